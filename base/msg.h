@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Typed messages with descriptors over a SOCK_SEQPACKET socketpair: the only
+ * channel between harness and monitor. A message is one packet: a header with
+ * its own total length (checked against the packet's), a type, and a payload.
+ */
+#ifndef MICROSBX_BASE_MSG_H
+#define MICROSBX_BASE_MSG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define MSG_PAYLOAD_MAX 16384u
+#define MSG_FDS_MAX 32u
+
+struct msg {
+    uint32_t type;
+    size_t len;     /* bytes used in payload */
+    size_t fd_count;
+    int fds[MSG_FDS_MAX]; /* owned by the receiver; -1 once taken */
+    uint8_t payload[MSG_PAYLOAD_MAX];
+};
+
+/*
+ * Sends one message; fds stay open in the sender. Returns 0 or a negative
+ * errno (-EPIPE if the peer is gone, -EAGAIN on a full non-blocking socket).
+ */
+int msg_send(int sock, uint32_t type, const void *payload, size_t len,
+             const int *fds, size_t fd_count)
+    __attribute__((warn_unused_result));
+
+/*
+ * Receives one message. Returns 1, 0 when the peer has closed, or a negative
+ * errno; -EBADMSG for a packet that is truncated or lies about its length (its
+ * descriptors are closed). Received descriptors are close-on-exec.
+ */
+int msg_receive(int sock, struct msg *ret_msg)
+    __attribute__((warn_unused_result));
+
+/* Closes the descriptors of a message that nobody took. */
+void msg_close_fds(struct msg *m);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Copy-on-write overlay: a sparse file of changed 64 KiB clusters over a
+ * read-only base that any number of machines share.
+ *
+ * The overlay "in memory" is the same thing with a memfd as its file. Layout:
+ * a header page (magic, version, cluster size, disk size), the cluster bitmap,
+ * then, aligned to a cluster, cluster i at data_start + i * 64 KiB (so the file
+ * is sparse and needs no allocation table).
+ *
+ * A write goes: data first, map second; a cluster only partly covered is merged
+ * with the base and written whole before its bit is set. FLUSH (durable
+ * overlays) = sync data, write map, sync map. An overlay that is not durable is
+ * thrown away with its machine: nothing is synced and the map stays in memory.
+ */
+#ifndef MICROSBX_DEVICES_BLK_COW_OVERLAY_H
+#define MICROSBX_DEVICES_BLK_COW_OVERLAY_H
+
+#include "devices/blk/block_backend.h"
+
+#define COW_CLUSTER_SIZE 65536u
+
+struct cow_overlay_options {
+    uint64_t limit;  /* bytes of clusters it may hold; 0: no limit */
+    bool durable;    /* FLUSH reaches the disk, and the map is kept in it */
+};
+
+/*
+ * Opens an overlay over base. fd (owned, also on failure): an empty file is
+ * formatted; else header and map are loaded and checked (sizes, bits beyond the
+ * end, file length), -EBADMSG if they lie. base (owned, also on failure) is
+ * only read. Returns 0 or a negative errno.
+ */
+int cow_overlay_open(struct block_backend *base, int fd,
+                     const struct cow_overlay_options *options,
+                     struct block_backend **ret_backend)
+    __attribute__((warn_unused_result));
+
+#endif

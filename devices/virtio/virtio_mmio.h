@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio-mmio transport, version 2 registers only (VirtIO 1.2, 4.2.2).
+ *
+ * One per slot. An empty slot (dev == NULL) answers MagicValue, Version and
+ * DeviceID 0, so that drivers skip it. Registers are read and written by vCPU
+ * threads under the device lock, except InterruptStatus and InterruptACK, which
+ * are atomic and take no lock: a driver touches them in every interrupt and
+ * must not wait for a request in progress.
+ *
+ * Register writes that make no sense in the current state (queue geometry while
+ * ready, features after FEATURES_OK, an index out of range, a wrong size) are
+ * ignored and counted as violations; they never crash.
+ */
+#ifndef MICROSBX_DEVICES_VIRTIO_VIRTIO_MMIO_H
+#define MICROSBX_DEVICES_VIRTIO_VIRTIO_MMIO_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "devices/bus.h"
+#include "devices/irq.h"
+#include "devices/virtio/virtio_device.h"
+
+#define VIRTIO_MMIO_SIZE 0x1000u
+#define VIRTIO_MMIO_QUEUE_NOTIFY 0x050u /* where the machine puts ioeventfds */
+
+struct virtio_mmio {
+    struct virtio_device *dev;   /* owned; NULL: empty slot */
+    const struct guest_mem *mem; /* borrowed */
+    pthread_mutex_t *lock;       /* borrowed: the device lock; may be NULL */
+    struct irq_line irq;
+    atomic_uint interrupt_status;
+    uint32_t status;
+    uint32_t device_features_sel;
+    uint32_t driver_features_sel;
+    uint32_t queue_sel;
+    uint64_t driver_features;
+    uint32_t config_generation;
+};
+
+/* For bus_add; ctx is the struct virtio_mmio. */
+extern const struct bus_ops virtio_mmio_bus_ops;
+
+/*
+ * Takes ownership of dev (may be NULL) and becomes its transport. mem, lock
+ * and what irq points to must outlive it.
+ */
+void virtio_mmio_init(struct virtio_mmio *mmio, struct virtio_device *dev,
+                      const struct guest_mem *mem, pthread_mutex_t *lock,
+                      struct irq_line irq);
+/* Ends the device and forgets it. Accepts a zeroed struct. */
+void virtio_mmio_fini(struct virtio_mmio *mmio);
+
+/*
+ * A kick that arrived by an ioeventfd. Pre: device lock held. Ignored unless
+ * the device is active and the queue is ready.
+ */
+void virtio_mmio_notify(struct virtio_mmio *mmio, unsigned queue);
+
+#endif
