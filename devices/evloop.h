@@ -25,7 +25,8 @@ struct evloop_source {
     uint32_t events; /* EPOLLIN, EPOLLOUT, ... ; 0: only errors and hang-ups */
     void (*handler)(void *ctx, uint32_t events);
     void *ctx;
-    bool active; /* the loop's own: true while watched */
+    bool active;   /* the loop's own: true while watched */
+    uint32_t slot; /* the loop's own */
 };
 
 /*
@@ -36,10 +37,16 @@ int evloop_new(pthread_mutex_t *lock, struct evloop **ret_loop)
     __attribute__((warn_unused_result));
 void evloop_free(struct evloop *loop);
 
-/* 0 or a negative errno; -EEXIST if the source is already active. */
+/*
+ * 0 or a negative errno; -EEXIST if the source is already active, -EPERM if
+ * the descriptor cannot be watched (a regular file, for one).
+ */
 int evloop_add(struct evloop *loop, struct evloop_source *source)
     __attribute__((warn_unused_result));
-/* Changes what is waited for. No-op if events are the same already. */
+/*
+ * Changes what is waited for; no-op if events are the same already. 0 or a
+ * negative errno; -ENOENT if the source is not active.
+ */
 int evloop_modify(struct evloop *loop, struct evloop_source *source,
                   uint32_t events) __attribute__((warn_unused_result));
 /*

@@ -48,6 +48,7 @@ struct virtqueue {
     bool indirect;  /* VIRTIO_F_INDIRECT_DESC negotiated */
     bool broken;    /* the driver broke the rules: nothing more is popped */
     uint16_t last_avail_idx;
+    uint16_t avail_idx; /* avail.idx as last read and checked */
     uint16_t used_idx;
     uint16_t signalled_used; /* used_idx at the last notification decision */
     bool signalled_used_valid;
@@ -82,7 +83,7 @@ int virtqueue_activate(struct virtqueue *vq, const struct guest_mem *mem,
 
 /*
  * Takes the next chain. Returns 1 and fills *ret_chain, 0 if the queue is
- * empty (or not active), or -EPROTO: the queue is now broken and the device
+ * empty (or not active, or broken before), or -EPROTO: the queue is now broken and the device
  * must ask for a reset (virtio_device_needs_reset).
  */
 int virtqueue_pop(struct virtqueue *vq, struct desc_chain *ret_chain)
