@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* SHA-256 by libcrypto. Harness only: the monitor computes no digests. */
+#ifndef MICROSBX_BASE_DIGEST_H
+#define MICROSBX_BASE_DIGEST_H
+
+#include <stddef.h>
+
+#define DIGEST_HEX_SIZE 65 /* 64 hex digits and a NUL */
+
+struct digest;
+
+/* A running SHA-256, or NULL if memory is short. */
+struct digest *digest_new(void);
+void digest_update(struct digest *d, const void *bytes, size_t len);
+/* The digest of what came so far, as lower-case hex; d stays usable. */
+void digest_hex(const struct digest *d, char ret_hex[DIGEST_HEX_SIZE]);
+void digest_free(struct digest *d);
+
+/* Digest of a whole file from its beginning: 0 or a negative errno. */
+int digest_file(int fd, char ret_hex[DIGEST_HEX_SIZE])
+    __attribute__((warn_unused_result));
+
+#endif

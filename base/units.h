@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Sizes and durations as people write them. Strict: the whole string must be
+ * the number and its unit.
+ */
+#ifndef MICROSBX_BASE_UNITS_H
+#define MICROSBX_BASE_UNITS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/*
+ * "256M", "1G", "64Ki": K M G (or Ki Mi Gi), all binary. A bare number has no
+ * unit and is refused, except 0. Returns 0, -EINVAL (not a size), -ENOTUNIQ
+ * (a number without a unit) or -ERANGE (does not fit).
+ */
+int units_parse_size(const char *text, uint64_t *ret_bytes)
+    __attribute__((warn_unused_result));
+
+/* "250ms", "30s", "10m", "24h"; returns as above. */
+int units_parse_duration(const char *text, uint64_t *ret_ms)
+    __attribute__((warn_unused_result));
+
+/* A whole decimal number in [min, max]: 0, -EINVAL or -ERANGE. */
+int units_parse_number(const char *text, uint64_t min, uint64_t max,
+                       uint64_t *ret_value) __attribute__((warn_unused_result));
+
+/* "1.5 GiB", "64 KiB", "12 B" into buf. */
+void units_format_size(uint64_t bytes, char *buf, size_t size);
+
+#endif

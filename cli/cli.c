@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the verbs share; see the header. */
+#include "cli/cli.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct verb *const *cli_verbs(void)
+{
+    static const struct verb *const VERBS[] = {
+        &VERB_DOCTOR, &VERB_RUN, &VERB_BOOT, &VERB_IMAGE, NULL,
+    };
+
+    return VERBS;
+}
+
+int cli_parse(const struct verb *verb, int argc, char **argv,
+              struct options *ret_options)
+{
+    struct failure failure = {0};
+
+    if (options_parse(verb, argc, argv, ret_options, &failure) != 0)
+        return cli_fail(verb, &failure);
+    if (ret_options->help) {
+        cli_print_help(stdout, verb);
+        return 0;
+    }
+    return -1;
+}
+
+int cli_fail(const struct verb *verb, const struct failure *failure)
+{
+    fprintf(stderr, "microsbx %s: %s\n", verb->name, failure->message);
+    if (failure->remedy[0])
+        fprintf(stderr, "  %s\n", failure->remedy);
+    return EXIT_INFRA;
+}
+
+bool cli_is_terminal(FILE *stream)
+{
+    const char *term = getenv("TERM");
+
+    return isatty(fileno(stream)) && !getenv("NO_COLOR") &&
+           (!term || strcmp(term, "dumb") != 0);
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the verbs share: exit statuses, how errors reach the user, the verbs'
+ * table. cli/ is the only folder that prints to the user or ends the process.
+ */
+#ifndef MICROSBX_CLI_CLI_H
+#define MICROSBX_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/failure.h"
+#include "cli/options.h"
+
+/* Exit statuses of our own making; see the manual's table. */
+enum {
+    EXIT_TIMEOUT = 124,
+    EXIT_INFRA = 125,
+    EXIT_NOT_EXECUTABLE = 126,
+    EXIT_NOT_FOUND = 127,
+    EXIT_CANCELLED = 130,
+    EXIT_NO_STATUS = 137,
+};
+
+extern const struct verb VERB_BOOT;
+extern const struct verb VERB_DOCTOR;
+extern const struct verb VERB_IMAGE;
+extern const struct verb VERB_RUN;
+
+/* All verbs, NULL-ended. */
+const struct verb *const *cli_verbs(void);
+
+/*
+ * Parses for a verb and handles --help and wrong usage, printing either.
+ * Returns -1 to go on, else the exit status to return.
+ */
+int cli_parse(const struct verb *verb, int argc, char **argv,
+              struct options *ret_options);
+
+/* Prints "microsbx VERB: message" and the remedy to stderr; returns 125. */
+int cli_fail(const struct verb *verb, const struct failure *failure);
+
+/* True if colours and moving lines are welcome on this stream. */
+bool cli_is_terminal(FILE *stream);
+
+void cli_print_help(FILE *out, const struct verb *verb);
+void cli_print_usage(FILE *out);
+void cli_print_manual(FILE *out); /* the manual page, in mdoc */
+
+#endif

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Command lines from tables; see the header. */
+#include "cli/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/num.h"
+#include "base/text.h"
+#include "base/units.h"
+
+#define NAMES_MAX 64
+
+/* Calls for each spec of a verb until one matches. */
+static const struct option_spec *find_spec(const struct verb *verb,
+                                           const char *name, size_t len,
+                                           char letter)
+{
+    for (size_t g = 0; verb->groups[g]; g++) {
+        const struct option_spec *s = verb->groups[g]->specs;
+
+        for (; s->name; s++) {
+            if (letter ? s->letter == letter
+                       : strlen(s->name) == len && !memcmp(s->name, name, len))
+                return s;
+        }
+    }
+    return NULL;
+}
+
+/* The nearest option of a verb to a misspelt one, or NULL. */
+static const char *nearest_name(const struct verb *verb, const char *word)
+{
+    const char *names[NAMES_MAX + 1];
+    size_t count = 0;
+
+    for (size_t g = 0; verb->groups[g]; g++) {
+        const struct option_spec *s = verb->groups[g]->specs;
+
+        for (; s->name && count < NAMES_MAX; s++)
+            names[count++] = s->name;
+    }
+    names[count] = NULL;
+    return text_nearest(word, names);
+}
+
+static int fail_unknown(const struct verb *verb, const char *word,
+                        struct failure *f)
+{
+    char name[64], remedy[160];
+    const char *near = NULL;
+
+    if (word[1] == '-') {
+        snprintf(name, sizeof(name), "%.*s", (int)strcspn(word + 2, "="),
+                 word + 2);
+        near = nearest_name(verb, name);
+    }
+    if (near)
+        snprintf(remedy, sizeof(remedy), "did you mean --%s?", near);
+    else
+        snprintf(remedy, sizeof(remedy), "see microsbx %s --help", verb->name);
+    failure_set(f, "usage", word, remedy, "unknown option %s", word);
+    return -EINVAL;
+}
+
+static int add_value(struct options *o, const struct option_spec *spec,
+                     const char *value, struct failure *f)
+{
+    if (!spec->repeatable && options_has(o, spec->name)) {
+        failure_set(f, "usage", spec->name, "give it once",
+                    "option --%s was given twice", spec->name);
+        return -EINVAL;
+    }
+    if (o->count == OPTION_VALUES_MAX) {
+        failure_set(f, "usage", spec->name, NULL, "more than %u options",
+                    OPTION_VALUES_MAX);
+        return -EINVAL;
+    }
+    o->values[o->count++] = (struct option_value){spec, value};
+    return 0;
+}
+
+static int fail_no_value(const struct option_spec *spec, struct failure *f)
+{
+    failure_set(f, "usage", spec->name, NULL, "option --%s needs a value: %s",
+                spec->name, spec->arg);
+    return -EINVAL;
+}
+
+/* --name, --name=value or --name value; *at may move on by one word. */
+static int parse_long(const struct verb *verb, char **argv, int argc, int *at,
+                      struct options *o, struct failure *f)
+{
+    const char *word = argv[*at] + 2;
+    const char *equals = strchr(word, '=');
+    size_t len = equals ? (size_t)(equals - word) : strlen(word);
+    const struct option_spec *spec = find_spec(verb, word, len, 0);
+
+    if (!spec)
+        return fail_unknown(verb, argv[*at], f);
+    if (!spec->arg) {
+        if (equals) {
+            failure_set(f, "usage", spec->name, NULL,
+                        "option --%s takes no value", spec->name);
+            return -EINVAL;
+        }
+        return add_value(o, spec, NULL, f);
+    }
+    if (equals)
+        return add_value(o, spec, equals + 1, f);
+    if (*at + 1 >= argc)
+        return fail_no_value(spec, f);
+    return add_value(o, spec, argv[++*at], f);
+}
+
+/* -x, -xVALUE, -x VALUE, and flags together: -it. */
+static int parse_short(const struct verb *verb, char **argv, int argc, int *at,
+                       struct options *o, struct failure *f)
+{
+    for (const char *p = argv[*at] + 1; *p; p++) {
+        const struct option_spec *spec = find_spec(verb, NULL, 0, *p);
+
+        if (!spec)
+            return fail_unknown(verb, argv[*at], f);
+        if (!spec->arg) {
+            if (add_value(o, spec, NULL, f) != 0)
+                return -EINVAL;
+            continue;
+        }
+        if (p[1] != '\0')
+            return add_value(o, spec, p + 1, f);
+        if (*at + 1 >= argc)
+            return fail_no_value(spec, f);
+        return add_value(o, spec, argv[++*at], f);
+    }
+    return 0;
+}
+
+int options_parse(const struct verb *verb, int argc, char **argv,
+                  struct options *ret_options, struct failure *ret_failure)
+{
+    struct options *o = ret_options;
+    int kept = 1;
+    int i;
+
+    *o = (struct options){0};
+    for (i = 1; i < argc; i++) {
+        int ret = 0;
+
+        if (!strcmp(argv[i], "--")) {
+            i++;
+            break;
+        }
+        if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
+            o->help = true;
+            return 0;
+        }
+        if (argv[i][0] != '-' || argv[i][1] == '\0') {
+            if (verb->takes_command)
+                break;
+            argv[kept++] = argv[i];
+            continue;
+        }
+        ret = argv[i][1] == '-'
+                  ? parse_long(verb, argv, argc, &i, o, ret_failure)
+                  : parse_short(verb, argv, argc, &i, o, ret_failure);
+        if (ret != 0)
+            return ret;
+    }
+    while (i < argc)
+        argv[kept++] = argv[i++];
+    o->positional = argv + 1;
+    o->positional_count = kept - 1;
+    return 0;
+}
+
+const char *options_get(const struct options *options, const char *name)
+{
+    for (size_t i = options->count; i > 0; i--) {
+        const struct option_value *v = &options->values[i - 1];
+
+        if (!strcmp(v->spec->name, name))
+            return v->value ? v->value : "";
+    }
+    return NULL;
+}
+
+bool options_has(const struct options *options, const char *name)
+{
+    return options_get(options, name) != NULL;
+}
+
+const char *options_get_nth(const struct options *options, const char *name,
+                            size_t i)
+{
+    for (size_t k = 0; k < options->count; k++) {
+        const struct option_value *v = &options->values[k];
+
+        if (!strcmp(v->spec->name, name) && i-- == 0)
+            return v->value ? v->value : "";
+    }
+    return NULL;
+}
+
+/* The sentence for a value that a units_parse function refused. */
+static int fail_value(const char *name, const char *text, int error,
+                      const char *kind, const char *example,
+                      struct failure *f)
+{
+    char remedy[128];
+
+    snprintf(remedy, sizeof(remedy), "write it like %s", example);
+    failure_set(f, "usage", name, remedy, "option --%s: '%s' %s %s", name,
+                text,
+                error == -ENOTUNIQ ? "has no unit and cannot be read as"
+                : error == -ERANGE ? "is out of range for"
+                                   : "is not",
+                kind);
+    return -EINVAL;
+}
+
+int options_get_size(const struct options *options, const char *name,
+                     unsigned long long *ret_bytes, struct failure *f)
+{
+    const char *text = options_get(options, name);
+    uint64_t bytes = 0;
+    int ret;
+
+    if (!text)
+        return 0;
+    ret = units_parse_size(text, &bytes);
+    if (ret != 0)
+        return fail_value(name, text, ret, "a size", "256M or 1G", f);
+    *ret_bytes = bytes;
+    return 0;
+}
+
+int options_get_duration_ms(const struct options *options, const char *name,
+                            unsigned long long *ret_ms, struct failure *f)
+{
+    const char *text = options_get(options, name);
+    uint64_t ms = 0;
+    int ret;
+
+    if (!text)
+        return 0;
+    ret = units_parse_duration(text, &ms);
+    if (ret != 0)
+        return fail_value(name, text, ret, "a duration", "30s or 10m", f);
+    *ret_ms = ms;
+    return 0;
+}
+
+int options_get_number(const struct options *options, const char *name,
+                       unsigned long long min, unsigned long long max,
+                       unsigned long long *ret_value, struct failure *f)
+{
+    const char *text = options_get(options, name);
+    uint64_t value = 0;
+    char remedy[80];
+
+    if (!text)
+        return 0;
+    if (units_parse_number(text, min, max, &value) != 0) {
+        snprintf(remedy, sizeof(remedy), "give a whole number from %llu to %llu",
+                 min, max);
+        failure_set(f, "usage", name, remedy,
+                    "option --%s: '%s' is not a number in range", name, text);
+        return -EINVAL;
+    }
+    *ret_value = value;
+    return 0;
+}
