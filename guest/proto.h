@@ -69,6 +69,7 @@
 #define PROTO_ENV_MAX 16384u
 #define PROTO_PATH_MAX 4096u       /* with its NUL */
 #define PROTO_USER_MAX 256u        /* with its NUL */
+#define PROTO_ERRNO_MAX 4095u
 #define PROTO_RELEASE_MAX 65u      /* with its NUL, as in struct utsname */
 
 enum proto_type {

@@ -1,0 +1,524 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Encoding and decoding of the agent protocol; see the header. Linked into
+ * both sides, knows neither. Holds no state and allocates nothing.
+ */
+#include "guest/proto.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Who may send a type, with what length, and whether it names a handle. */
+struct type_rule {
+    uint16_t type;
+    uint8_t senders; /* bits of enum proto_sender */
+    bool has_id;
+    uint32_t min_length, max_length;
+};
+
+/* Sizes of payloads that have one. */
+#define HELLO_FIXED 26u /* then the release's text */
+#define EXEC_OPEN_FIXED 48u
+#define EXEC_EXIT_SIZE 84u
+#define FILE_OPEN_FIXED 20u
+#define FILE_DONE_SIZE 32u
+#define EITHER (PROTO_FROM_HOST | PROTO_FROM_GUEST)
+
+static const struct type_rule type_rules[] = {
+    { PROTO_EXEC_OPEN, PROTO_FROM_HOST, true, EXEC_OPEN_FIXED,
+      EXEC_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
+    { PROTO_EXEC_STRINGS, PROTO_FROM_HOST, true, 1, PROTO_PAYLOAD_MAX },
+    { PROTO_EXEC_SIGNAL, PROTO_FROM_HOST, true, 4, 4 },
+    { PROTO_EXEC_WINSIZE, PROTO_FROM_HOST, true, 4, 4 },
+    { PROTO_FILE_WRITE, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
+    { PROTO_FILE_READ, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
+    { PROTO_FILE_STAT, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
+    { PROTO_FILE_MKDIR, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
+    { PROTO_CANCEL, PROTO_FROM_HOST, true, 0, 0 },
+    { PROTO_SHUTDOWN, PROTO_FROM_HOST, false, 0, 0 },
+    { PROTO_EOF, PROTO_FROM_HOST, true, 4, 4 },
+    { PROTO_DATA, EITHER, true, 5, PROTO_PAYLOAD_MAX },
+    { PROTO_CREDIT, EITHER, true, 8, 8 },
+    { PROTO_HELLO, PROTO_FROM_GUEST, false, HELLO_FIXED,
+      HELLO_FIXED + PROTO_RELEASE_MAX - 1 },
+    { PROTO_EXEC_STARTED, PROTO_FROM_GUEST, true, 0, 0 },
+    { PROTO_EXEC_FAILED, PROTO_FROM_GUEST, true, 8, 8 },
+    { PROTO_EXEC_EXIT, PROTO_FROM_GUEST, true, EXEC_EXIT_SIZE,
+      EXEC_EXIT_SIZE },
+    { PROTO_FILE_DONE, PROTO_FROM_GUEST, true, FILE_DONE_SIZE,
+      FILE_DONE_SIZE },
+};
+
+/* ---- bytes -------------------------------------------------------------- */
+
+static void put16(uint8_t *p, uint16_t value)
+{
+    p[0] = (uint8_t)(value & 0xff);
+    p[1] = (uint8_t)(value >> 8);
+}
+
+static void put32(uint8_t *p, uint32_t value)
+{
+    put16(p, (uint16_t)(value & 0xffff));
+    put16(p + 2, (uint16_t)(value >> 16));
+}
+
+static void put64(uint8_t *p, uint64_t value)
+{
+    put32(p, (uint32_t)(value & 0xffffffffu));
+    put32(p + 4, (uint32_t)(value >> 32));
+}
+
+static uint16_t get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | (uint16_t)p[1] << 8);
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    return get16(p) | (uint32_t)get16(p + 2) << 16;
+}
+
+static uint64_t get64(const uint8_t *p)
+{
+    return get32(p) | (uint64_t)get32(p + 4) << 32;
+}
+
+/*
+ * A text of a payload: `len` bytes at p that must be within `end`, without a
+ * NUL inside and shorter than size. 0 or -EBADMSG.
+ */
+static int copy_text(const uint8_t *p, const uint8_t *end, size_t len,
+                     char *ret_text, size_t size)
+{
+    if (len > (size_t)(end - p) || len >= size || memchr(p, '\0', len))
+        return -EBADMSG;
+    memcpy(ret_text, p, len);
+    ret_text[len] = '\0';
+    return 0;
+}
+
+/* ---- encoding ----------------------------------------------------------- */
+
+void proto_writer_init(struct proto_writer *w, void *buf, size_t size)
+{
+    w->buf = buf;
+    w->size = size;
+    w->used = 0;
+    w->overflow = false;
+}
+
+/* Reserves a frame and writes its header; NULL (and overflow) if no room. */
+static uint8_t *put_frame(struct proto_writer *w, uint16_t type, uint32_t id,
+                          size_t length)
+{
+    uint8_t *p = w->buf + w->used;
+
+    if (length > PROTO_PAYLOAD_MAX ||
+        w->size - w->used < PROTO_HEADER_SIZE + length) {
+        w->overflow = true;
+        return NULL;
+    }
+    put32(p, (uint32_t)length);
+    put16(p + 4, type);
+    put16(p + 6, 0);
+    put32(p + 8, id);
+    w->used += PROTO_HEADER_SIZE + length;
+    return p + PROTO_HEADER_SIZE;
+}
+
+void proto_put_empty(struct proto_writer *w, uint16_t type, uint32_t id)
+{
+    put_frame(w, type, id, 0);
+}
+
+void proto_put_u32(struct proto_writer *w, uint16_t type, uint32_t id,
+                   uint32_t value)
+{
+    uint8_t *p = put_frame(w, type, id, 4);
+
+    if (p)
+        put32(p, value);
+}
+
+void proto_put_winsize(struct proto_writer *w, uint32_t id, uint16_t rows,
+                       uint16_t cols)
+{
+    uint8_t *p = put_frame(w, PROTO_EXEC_WINSIZE, id, 4);
+
+    if (!p)
+        return;
+    put16(p, rows);
+    put16(p + 2, cols);
+}
+
+void proto_put_credit(struct proto_writer *w, uint32_t id, uint32_t stream,
+                      uint32_t bytes)
+{
+    uint8_t *p = put_frame(w, PROTO_CREDIT, id, 8);
+
+    if (!p)
+        return;
+    put32(p, stream);
+    put32(p + 4, bytes);
+}
+
+void proto_put_data(struct proto_writer *w, uint32_t id, uint32_t stream,
+                    const void *bytes, size_t len)
+{
+    uint8_t *p = put_frame(w, PROTO_DATA, id, 4 + len);
+
+    if (!p)
+        return;
+    put32(p, stream);
+    memcpy(p + 4, bytes, len);
+}
+
+void proto_put_strings(struct proto_writer *w, uint32_t id, const void *bytes,
+                       size_t len)
+{
+    uint8_t *p = put_frame(w, PROTO_EXEC_STRINGS, id, len);
+
+    if (p)
+        memcpy(p, bytes, len);
+}
+
+void proto_put_hello(struct proto_writer *w, const struct proto_hello *m)
+{
+    size_t len = strnlen(m->release, sizeof(m->release) - 1);
+    uint8_t *p = put_frame(w, PROTO_HELLO, 0, HELLO_FIXED + len);
+
+    if (!p)
+        return;
+    put32(p, PROTO_MAGIC);
+    put16(p + 4, m->version);
+    put32(p + 6, m->features);
+    put64(p + 10, m->boot_ms);
+    put64(p + 18, m->memory_total);
+    memcpy(p + HELLO_FIXED, m->release, len);
+}
+
+void proto_put_exec_open(struct proto_writer *w, uint32_t id,
+                         const struct proto_exec_open *m)
+{
+    size_t user = strnlen(m->user, sizeof(m->user) - 1);
+    size_t cwd = strnlen(m->cwd, sizeof(m->cwd) - 1);
+    uint8_t *p = put_frame(w, PROTO_EXEC_OPEN, id,
+                           EXEC_OPEN_FIXED + user + cwd);
+
+    if (!p)
+        return;
+    put32(p, m->flags);
+    put16(p + 4, m->rows);
+    put16(p + 6, m->cols);
+    put64(p + 8, m->timeout_ms);
+    put64(p + 16, m->memory_max);
+    put32(p + 24, m->pids_max);
+    put32(p + 28, m->argc);
+    put32(p + 32, m->envc);
+    put32(p + 36, m->argv_bytes);
+    put32(p + 40, m->env_bytes);
+    put32(p + 44, (uint32_t)user); /* cwd: what is left of the frame */
+    memcpy(p + EXEC_OPEN_FIXED, m->user, user);
+    memcpy(p + EXEC_OPEN_FIXED + user, m->cwd, cwd);
+}
+
+void proto_put_exec_failed(struct proto_writer *w, uint32_t id,
+                           const struct proto_exec_failed *m)
+{
+    uint8_t *p = put_frame(w, PROTO_EXEC_FAILED, id, 8);
+
+    if (!p)
+        return;
+    put32(p, m->reason);
+    put32(p + 4, m->err);
+}
+
+void proto_put_exec_exit(struct proto_writer *w, uint32_t id,
+                         const struct proto_exec_exit *m)
+{
+    uint8_t *p = put_frame(w, PROTO_EXEC_EXIT, id, EXEC_EXIT_SIZE);
+
+    if (!p)
+        return;
+    put32(p, m->flags);
+    put32(p + 4, m->code);
+    put32(p + 8, m->signal);
+    put32(p + 12, m->oom_kills);
+    put32(p + 16, m->pids_hits);
+    put64(p + 20, m->wall_ms);
+    put64(p + 28, m->cpu_us);
+    put64(p + 36, m->user_us);
+    put64(p + 44, m->system_us);
+    put64(p + 52, m->memory_peak);
+    put64(p + 60, m->stdin_bytes);
+    put64(p + 68, m->stdout_bytes);
+    put64(p + 76, m->stderr_bytes);
+}
+
+void proto_put_file_open(struct proto_writer *w, uint16_t type, uint32_t id,
+                         const struct proto_file_open *m)
+{
+    size_t user = strnlen(m->user, sizeof(m->user) - 1);
+    size_t path = strnlen(m->path, sizeof(m->path) - 1);
+    uint8_t *p = put_frame(w, type, id, FILE_OPEN_FIXED + user + path);
+
+    if (!p)
+        return;
+    put32(p, m->flags);
+    put32(p + 4, m->mode);
+    put64(p + 8, m->limit);
+    put32(p + 16, (uint32_t)user);
+    memcpy(p + FILE_OPEN_FIXED, m->user, user);
+    memcpy(p + FILE_OPEN_FIXED + user, m->path, path);
+}
+
+void proto_put_file_done(struct proto_writer *w, uint32_t id,
+                         const struct proto_file_done *m)
+{
+    uint8_t *p = put_frame(w, PROTO_FILE_DONE, id, FILE_DONE_SIZE);
+
+    if (!p)
+        return;
+    put32(p, m->err);
+    put32(p + 4, m->mode);
+    put64(p + 8, m->bytes);
+    put32(p + 16, m->uid);
+    put32(p + 20, m->gid);
+    put64(p + 24, (uint64_t)m->mtime_s);
+}
+
+/* ---- decoding ----------------------------------------------------------- */
+
+static const struct type_rule *find_rule(uint16_t type)
+{
+    size_t count = sizeof(type_rules) / sizeof(type_rules[0]);
+
+    for (size_t i = 0; i < count; i++) {
+        if (type_rules[i].type == type)
+            return &type_rules[i];
+    }
+    return NULL;
+}
+
+int proto_get_header(const uint8_t bytes[PROTO_HEADER_SIZE],
+                     enum proto_sender sender, struct proto_header *ret_header)
+{
+    uint32_t length = get32(bytes);
+    uint32_t id = get32(bytes + 8);
+    const struct type_rule *rule = find_rule(get16(bytes + 4));
+
+    if (!rule || !(rule->senders & sender) || get16(bytes + 6) != 0)
+        return -EBADMSG;
+    if (length < rule->min_length || length > rule->max_length)
+        return -EBADMSG;
+    if ((id != 0) != rule->has_id)
+        return -EBADMSG;
+    ret_header->length = length;
+    ret_header->type = rule->type;
+    ret_header->id = id;
+    return 0;
+}
+
+int proto_get_u32(const void *payload, size_t len, uint32_t *ret_value)
+{
+    if (len != 4)
+        return -EBADMSG;
+    *ret_value = get32(payload);
+    return 0;
+}
+
+int proto_get_winsize(const void *payload, size_t len, uint16_t *ret_rows,
+                      uint16_t *ret_cols)
+{
+    const uint8_t *p = payload;
+
+    if (len != 4)
+        return -EBADMSG;
+    *ret_rows = get16(p);
+    *ret_cols = get16(p + 2);
+    return 0;
+}
+
+int proto_get_credit(const void *payload, size_t len, uint32_t *ret_stream,
+                     uint32_t *ret_bytes)
+{
+    const uint8_t *p = payload;
+    uint32_t bytes;
+
+    if (len != 8 || get32(p) >= PROTO_STREAMS)
+        return -EBADMSG;
+    bytes = get32(p + 4);
+    if (bytes == 0 || bytes > PROTO_WINDOW)
+        return -EBADMSG;
+    *ret_stream = get32(p);
+    *ret_bytes = bytes;
+    return 0;
+}
+
+int proto_get_data(const void *payload, size_t len, uint32_t *ret_stream,
+                   const uint8_t **ret_bytes, size_t *ret_len)
+{
+    const uint8_t *p = payload;
+
+    if (len < 5 || len > PROTO_PAYLOAD_MAX || get32(p) >= PROTO_STREAMS)
+        return -EBADMSG;
+    *ret_stream = get32(p);
+    *ret_bytes = p + 4;
+    *ret_len = len - 4;
+    return 0;
+}
+
+int proto_get_hello(const void *payload, size_t len, struct proto_hello *ret_m)
+{
+    const uint8_t *p = payload;
+    struct proto_hello m = { 0 };
+
+    if (len < HELLO_FIXED || get32(p) != PROTO_MAGIC)
+        return -EBADMSG;
+    m.version = get16(p + 4);
+    m.features = get32(p + 6);
+    m.boot_ms = get64(p + 10);
+    m.memory_total = get64(p + 18);
+    if (copy_text(p + HELLO_FIXED, p + len, len - HELLO_FIXED, m.release,
+                  sizeof(m.release)))
+        return -EBADMSG;
+    *ret_m = m;
+    return 0;
+}
+
+/* Counts and sizes that can be true: one NUL at least for each string. */
+static bool exec_open_is_sane(const struct proto_exec_open *m)
+{
+    return !(m->flags & ~PROTO_EXEC_FLAGS_KNOWN) &&
+           m->argc >= 1 && m->argc <= PROTO_ARGV_MAX &&
+           m->envc <= PROTO_ENV_MAX &&
+           m->argv_bytes >= m->argc && m->env_bytes >= m->envc &&
+           m->argv_bytes <= PROTO_ARGV_BYTES_MAX &&
+           m->env_bytes <= PROTO_ENV_BYTES_MAX &&
+           (m->envc > 0 || m->env_bytes == 0);
+}
+
+int proto_get_exec_open(const void *payload, size_t len,
+                        struct proto_exec_open *ret_m)
+{
+    const uint8_t *p = payload;
+    const uint8_t *end = p + len;
+    size_t user, cwd;
+
+    if (len < EXEC_OPEN_FIXED)
+        return -EBADMSG;
+    ret_m->flags = get32(p);
+    ret_m->rows = get16(p + 4);
+    ret_m->cols = get16(p + 6);
+    ret_m->timeout_ms = get64(p + 8);
+    ret_m->memory_max = get64(p + 16);
+    ret_m->pids_max = get32(p + 24);
+    ret_m->argc = get32(p + 28);
+    ret_m->envc = get32(p + 32);
+    ret_m->argv_bytes = get32(p + 36);
+    ret_m->env_bytes = get32(p + 40);
+    user = get32(p + 44);
+    if (!exec_open_is_sane(ret_m) || user > len - EXEC_OPEN_FIXED)
+        return -EBADMSG;
+    cwd = len - EXEC_OPEN_FIXED - user;
+    p += EXEC_OPEN_FIXED;
+    if (copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
+        copy_text(p + user, end, cwd, ret_m->cwd, sizeof(ret_m->cwd)))
+        return -EBADMSG;
+    return 0;
+}
+
+int proto_get_exec_failed(const void *payload, size_t len,
+                          struct proto_exec_failed *ret_m)
+{
+    const uint8_t *p = payload;
+    struct proto_exec_failed m;
+
+    if (len != 8)
+        return -EBADMSG;
+    m.reason = get32(p);
+    m.err = get32(p + 4);
+    if (m.reason < 1 || m.reason > PROTO_FAIL_LAST ||
+        m.err > PROTO_ERRNO_MAX)
+        return -EBADMSG;
+    *ret_m = m;
+    return 0;
+}
+
+int proto_get_exec_exit(const void *payload, size_t len,
+                        struct proto_exec_exit *ret_m)
+{
+    const uint8_t *p = payload;
+    struct proto_exec_exit m;
+
+    if (len != EXEC_EXIT_SIZE)
+        return -EBADMSG;
+    m.flags = get32(p);
+    m.code = get32(p + 4);
+    m.signal = get32(p + 8);
+    m.oom_kills = get32(p + 12);
+    m.pids_hits = get32(p + 16);
+    m.wall_ms = get64(p + 20);
+    m.cpu_us = get64(p + 28);
+    m.user_us = get64(p + 36);
+    m.system_us = get64(p + 44);
+    m.memory_peak = get64(p + 52);
+    m.stdin_bytes = get64(p + 60);
+    m.stdout_bytes = get64(p + 68);
+    m.stderr_bytes = get64(p + 76);
+    if ((m.flags & ~PROTO_EXIT_FLAGS_KNOWN) || m.code > 255 ||
+        m.signal > 64 || (m.code != 0 && m.signal != 0))
+        return -EBADMSG;
+    *ret_m = m;
+    return 0;
+}
+
+int proto_get_file_open(const void *payload, size_t len,
+                        struct proto_file_open *ret_m)
+{
+    const uint8_t *p = payload;
+    const uint8_t *end = p + len;
+    size_t user, path;
+
+    if (len < FILE_OPEN_FIXED)
+        return -EBADMSG;
+    ret_m->flags = get32(p);
+    ret_m->mode = get32(p + 4);
+    ret_m->limit = get64(p + 8);
+    user = get32(p + 16);
+    if ((ret_m->flags & ~PROTO_FILE_FLAGS_KNOWN) || ret_m->mode > 07777 ||
+        user > len - FILE_OPEN_FIXED)
+        return -EBADMSG;
+    path = len - FILE_OPEN_FIXED - user;
+    p += FILE_OPEN_FIXED;
+    if (path == 0 ||
+        copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
+        copy_text(p + user, end, path, ret_m->path, sizeof(ret_m->path)))
+        return -EBADMSG;
+    return 0;
+}
+
+int proto_get_file_done(const void *payload, size_t len,
+                        struct proto_file_done *ret_m)
+{
+    const uint8_t *p = payload;
+    struct proto_file_done m;
+
+    if (len != FILE_DONE_SIZE)
+        return -EBADMSG;
+    m.err = get32(p);
+    m.mode = get32(p + 4);
+    m.bytes = get64(p + 8);
+    m.uid = get32(p + 16);
+    m.gid = get32(p + 20);
+    m.mtime_s = (int64_t)get64(p + 24);
+    if (m.err > PROTO_ERRNO_MAX)
+        return -EBADMSG;
+    *ret_m = m;
+    return 0;
+}
