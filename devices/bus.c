@@ -26,9 +26,8 @@ int bus_add(struct bus *bus, uint64_t base, uint64_t size,
         if (r->base < end && base < r->base + r->size)
             return -EEXIST;
     }
-    bus->ranges[bus->range_count++] = (struct bus_range){
-        .base = base, .size = size, .ops = ops, .ctx = ctx
-    };
+    bus->ranges[bus->range_count++] =
+        (struct bus_range){.base = base, .size = size, .ops = ops, .ctx = ctx};
     return 0;
 }
 

@@ -64,9 +64,8 @@ static int slots_grow(struct evloop *loop)
     if (!slots)
         return -ENOMEM;
     for (uint32_t i = loop->slot_count; i < count; i++) {
-        slots[i] = (struct evloop_slot){
-            .next_free = i + 1 < count ? i + 1 : SLOT_NONE
-        };
+        slots[i] = (struct evloop_slot){.next_free =
+                                            i + 1 < count ? i + 1 : SLOT_NONE};
     }
     loop->first_free = loop->slot_count;
     loop->slots = slots;
@@ -100,8 +99,7 @@ static uint32_t slot_take(struct evloop *loop, struct evloop_source *source)
 int evloop_new(pthread_mutex_t *lock, struct evloop **ret_loop)
 {
     int ret = -ENOMEM;
-    struct epoll_event event = { .events = EPOLLIN,
-                                 .data.u64 = EVLOOP_STOP_TAG };
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = EVLOOP_STOP_TAG};
     struct evloop *loop = calloc(1, sizeof(*loop));
 
     if (!loop)
@@ -144,7 +142,7 @@ void evloop_free(struct evloop *loop)
 
 int evloop_add(struct evloop *loop, struct evloop_source *source)
 {
-    struct epoll_event event = { .events = source->events };
+    struct epoll_event event = {.events = source->events};
     uint32_t slot;
     int ret;
 
@@ -170,7 +168,7 @@ int evloop_add(struct evloop *loop, struct evloop_source *source)
 int evloop_modify(struct evloop *loop, struct evloop_source *source,
                   uint32_t events)
 {
-    struct epoll_event event = { .events = events };
+    struct epoll_event event = {.events = events};
 
     if (!source->active)
         return -ENOENT;
@@ -185,7 +183,7 @@ int evloop_modify(struct evloop *loop, struct evloop_source *source,
 
 void evloop_remove(struct evloop *loop, struct evloop_source *source)
 {
-    struct epoll_event unused = { 0 };
+    struct epoll_event unused = {0};
 
     if (!source->active)
         return;

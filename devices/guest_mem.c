@@ -31,9 +31,8 @@ int guest_mem_add(struct guest_mem *mem, gpa_t base, uint64_t size,
         if (regions_overlap(&mem->regions[i], base, size))
             return -EEXIST;
     }
-    mem->regions[mem->region_count++] = (struct guest_mem_region){
-        .base = base, .size = size, .host = host
-    };
+    mem->regions[mem->region_count++] =
+        (struct guest_mem_region){.base = base, .size = size, .host = host};
     return 0;
 }
 

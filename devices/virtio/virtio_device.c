@@ -20,6 +20,9 @@ void virtio_device_needs_reset(struct virtio_device *dev)
 {
     /* A statistic, read by other threads; it orders nothing. */
     atomic_fetch_add_explicit(&dev->violations, 1, memory_order_relaxed);
+    /* Whatever the device still tries to do with its queues does nothing. */
+    for (unsigned i = 0; i < dev->queue_count; i++)
+        dev->queues[i].broken = true;
     if (dev->transport)
         dev->transport->needs_reset(dev->transport_ctx);
 }

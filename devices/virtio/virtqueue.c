@@ -84,13 +84,12 @@ static void store_u32(uint8_t *p, uint32_t value)
 static struct desc load_desc(const uint8_t *table, unsigned index)
 {
     const volatile struct guest_desc *g =
-        (const volatile struct guest_desc *)(table +
-                                             (size_t)index * DESC_SIZE);
+        (const volatile struct guest_desc *)(table + (size_t)index * DESC_SIZE);
 
-    return (struct desc){ .addr = le64toh(g->addr),
-                          .len = le32toh(g->len),
-                          .flags = le16toh(g->flags),
-                          .next = le16toh(g->next) };
+    return (struct desc){.addr = le64toh(g->addr),
+                         .len = le32toh(g->len),
+                         .flags = le16toh(g->flags),
+                         .next = le16toh(g->next)};
 }
 
 static uint8_t *used_event_ptr(const struct virtqueue *vq)
@@ -110,7 +109,7 @@ static bool is_active(const struct virtqueue *vq)
 
 void virtqueue_reset(struct virtqueue *vq)
 {
-    *vq = (struct virtqueue){ .size_max = vq->size_max };
+    *vq = (struct virtqueue){.size_max = vq->size_max};
 }
 
 /* Translates one ring. NULL if it is misaligned or not inside one region. */
@@ -193,7 +192,7 @@ static int chain_append(const struct virtqueue *vq, struct desc_chain *chain,
     p = guest_mem_ptr(vq->mem, d->addr, d->len);
     if (!p)
         return -EPROTO;
-    chain->iov[count] = (struct iovec){ .iov_base = p, .iov_len = d->len };
+    chain->iov[count] = (struct iovec){.iov_base = p, .iov_len = d->len};
     if (d->flags & DESC_F_WRITE) {
         chain->writable_count++;
         chain->writable_len += d->len;
@@ -290,8 +289,7 @@ bool virtqueue_has_work(struct virtqueue *vq)
         return false;
     /* An impossible index counts as work: pop finds it and says so. */
     if (vq->avail_idx == vq->last_avail_idx)
-        return load_u16_acquire(vq->avail_ptr + RING_IDX) !=
-               vq->last_avail_idx;
+        return load_u16_acquire(vq->avail_ptr + RING_IDX) != vq->last_avail_idx;
     return true;
 }
 
