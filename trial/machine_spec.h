@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine as the user asked for it (paths and numbers), and how it becomes a
+ * struct vm_config (descriptors): every file is opened and checked here, once,
+ * and every refusal is a sentence.
+ */
+#ifndef MICROSBX_TRIAL_MACHINE_SPEC_H
+#define MICROSBX_TRIAL_MACHINE_SPEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/failure.h"
+#include "trial/image.h"
+#include "trial/monitor.h"
+#include "vmm/vm_config.h"
+
+#define MACHINE_MEMORY_DEFAULT ((uint64_t)256 << 20)
+#define MACHINE_DISK_LIMIT_DEFAULT ((uint64_t)1 << 30)
+#define MACHINE_GUEST_CID 3u
+
+enum machine_platform {
+    MACHINE_PLATFORM_AUTO, /* device tree for an ELF kernel, else ACPI */
+    MACHINE_PLATFORM_ACPI,
+    MACHINE_PLATFORM_DEVICE_TREE,
+};
+
+struct disk_spec {
+    char *path; /* owned */
+    enum vm_disk_mode mode;
+    char id[VM_DISK_ID_MAX + 1]; /* "" : disk0, disk1, ... */
+};
+
+/* Strings are owned; machine_spec_fini frees them. */
+struct machine_spec {
+    char *image;  /* name or directory, or NULL */
+    char *kernel; /* overrides the image's */
+    char *initrd;
+    char *append; /* added behind the default command line */
+    uint64_t memory_bytes;
+    uint64_t cpu_count;
+    enum machine_platform platform;
+    bool overlay_in_memory;
+    uint64_t disk_limit; /* bytes an overlay may hold */
+    char *vsock_path;    /* or NULL */
+    bool vsock_device;   /* a vsock device even without a path */
+    unsigned disk_count;
+    struct disk_spec disks[VM_DISKS_MAX];
+};
+
+/* An opened machine: what monitor_build needs. */
+struct machine {
+    struct vm_config config;
+    bool has_image;
+    struct image image;
+    char *kernel_path;
+    char *initrd_path;
+    char *disk_paths[VM_DISKS_MAX];
+    char *vsock_path; /* a socket we made there and remove; or NULL */
+};
+
+void machine_spec_init(struct machine_spec *spec);
+void machine_spec_fini(struct machine_spec *spec);
+
+/* Replaces an owned string: 0 or -ENOMEM. */
+int machine_spec_set(char **field, const char *value);
+
+/* Adds "FILE[,cow|ro|rw][,id=ID]": 0, or -EINVAL with *f filled. */
+int machine_spec_add_disk(struct machine_spec *spec, const char *text,
+                          struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Opens everything. /dev/kvm last. Console descriptors are the caller's to
+ * add. On failure nothing is left open and *f is filled.
+ */
+int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
+                 struct failure *f) __attribute__((warn_unused_result));
+
+/* Closes, removes the vsock socket, frees. A zeroed struct is fine. */
+void machine_close(struct machine *machine);
+
+/* The names monitor_build wants; borrowed from machine. */
+struct monitor_names machine_names(const struct machine *machine);
+
+/* Appends words to the kernel command line: 0, or -E2BIG with *f filled. */
+int machine_append(struct machine *machine, const char *words,
+                   struct failure *f) __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One monitor process; see the header. Every message that comes in is hostile
+ * once the guest runs: what does not decode makes the monitor GONE.
+ */
+#include "trial/monitor.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/codec.h"
+#include "base/io.h"
+#include "base/msg.h"
+
+/* A slow host may take long to touch and load a large kernel. */
+#define BUILD_TIMEOUT_MS 60000
+#define PROBE_TIMEOUT_MS 60000
+
+struct monitor {
+    pid_t pid; /* -1 once reaped */
+    int sock;
+    bool ended; /* no more events */
+    struct monitor_end end;
+    char reason[160];
+    struct msg msg;
+};
+
+/* The monitor program lies beside this one. */
+static int find_program(char *buf, size_t size, struct failure *f)
+{
+    ssize_t n = readlink("/proc/self/exe", buf, size - 1);
+    char *slash = NULL;
+
+    if (n > 0) {
+        buf[n] = '\0';
+        slash = strrchr(buf, '/');
+    }
+    if (!slash || (size_t)(slash - buf) + sizeof("/microsbx-vmm") > size) {
+        failure_set(f, "monitor_missing", "/proc/self/exe",
+                    "mount /proc",
+                    "cannot find the folder of this program");
+        return -ENOENT;
+    }
+    strcpy(slash, "/microsbx-vmm");
+    if (access(buf, X_OK) != 0) {
+        failure_set(f, "monitor_missing", buf, "run make, or make install",
+                    "cannot start the monitor %s: %s", buf, strerror(errno));
+        return -ENOENT;
+    }
+    return 0;
+}
+
+/* In the child: only async-signal-safe calls; never returns. */
+static void exec_monitor(const char *path, int sock, pid_t parent)
+{
+    char *const argv[] = {(char *)(uintptr_t)"microsbx-vmm", NULL};
+    char *const envp[] = {NULL};
+    sigset_t none;
+    int null_fd;
+
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    setsid();
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(127);
+    /* Descriptor 3 may be anything here; dup2 onto itself keeps CLOEXEC. */
+    if (sock == MONITOR_SOCKET_FD)
+        fcntl(sock, F_SETFD, 0);
+    else
+        dup2(sock, MONITOR_SOCKET_FD);
+    null_fd = open("/dev/null", O_RDWR);
+    for (int fd = 0; fd <= 2; fd++)
+        dup2(null_fd, fd);
+    close_range(MONITOR_SOCKET_FD + 1, ~0u, 0);
+    execve(path, argv, envp);
+    _exit(127);
+}
+
+int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
+{
+    struct monitor *m = calloc(1, sizeof(*m));
+    char path[4096];
+    int pair[2] = {-1, -1};
+    pid_t parent = getpid();
+    int ret = -ENOMEM;
+
+    if (!m)
+        return -ENOMEM;
+    m->pid = -1;
+    m->sock = -1;
+    ret = find_program(path, sizeof(path), f);
+    if (ret != 0)
+        goto out_free;
+    ret = -EIO;
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
+        ret = -errno;
+        failure_set(f, "host", "socketpair", NULL,
+                    "cannot make a socketpair: %s", strerror(errno));
+        goto out_free;
+    }
+    m->pid = fork();
+    if (m->pid == 0)
+        exec_monitor(path, pair[1], parent);
+    if (m->pid < 0) {
+        ret = -errno;
+        failure_set(f, "host", path, "free processes or memory",
+                    "cannot start the monitor: %s", strerror(errno));
+        goto out_free;
+    }
+    close(pair[1]);
+    m->sock = pair[0];
+    *ret_monitor = m;
+    return 0;
+out_free:
+    io_close(&pair[0]);
+    io_close(&pair[1]);
+    free(m);
+    return ret;
+}
+
+/* Waits for one message while nothing else is to do: 1, 0 (gone), -errno. */
+static int receive_within(struct monitor *m, int timeout_ms)
+{
+    struct pollfd p = {.fd = m->sock, .events = POLLIN};
+    int n;
+
+    do {
+        n = poll(&p, 1, timeout_ms);
+    } while (n < 0 && errno == EINTR);
+    if (n <= 0)
+        return n == 0 ? -ETIMEDOUT : -errno;
+    n = msg_receive(m->sock, &m->msg);
+    if (n == 1)
+        msg_close_fds(&m->msg); /* a monitor never sends descriptors */
+    return n;
+}
+
+static void fail_gone(struct monitor *m, int error, struct failure *f)
+{
+    char how[64];
+
+    if (error == -ETIMEDOUT) {
+        failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",
+                    "the monitor did not answer");
+        return;
+    }
+    m->end = monitor_finish(m, 1000);
+    monitor_end_describe(&m->end, how, sizeof(how));
+    failure_set(f, "monitor_died", "microsbx-vmm",
+                "run microsbx doctor; report this if the host is fit",
+                "the monitor ended before the guest ran (%s)", how);
+}
+
+/* What the user is told for each kind of refusal. */
+static void fail_refused(const struct monitor_error *e,
+                         const struct monitor_names *names, struct failure *f)
+{
+    switch (e->code) {
+    case MONITOR_ERROR_KERNEL:
+        failure_set(f, "kernel", names->kernel,
+                    "give an x86-64 vmlinux or bzImage",
+                    "cannot boot the kernel %s: %s", names->kernel, e->text);
+        break;
+    case MONITOR_ERROR_INITRD:
+        failure_set(f, "initrd", names->initrd,
+                    "give more --memory or a smaller initrd",
+                    "cannot load the initrd %s: %s", names->initrd, e->text);
+        break;
+    case MONITOR_ERROR_MEMORY:
+        failure_set(f, "memory", "guest memory", "give less --memory",
+                    "cannot set up the guest's memory: %s", e->text);
+        break;
+    case MONITOR_ERROR_DISK: {
+        const char *name = names->disks && e->disk < VM_DISKS_MAX
+                               ? names->disks[e->disk]
+                               : "disk";
+
+        failure_set(f, "disk", name, "check the file",
+                    "cannot open the disk %s: %s", name, e->text);
+        break;
+    }
+    case MONITOR_ERROR_KVM:
+        failure_set(f, "kvm", "/dev/kvm", "run microsbx doctor",
+                    "KVM cannot run this machine: %s", e->text);
+        break;
+    case MONITOR_ERROR_CONFIG:
+    case MONITOR_ERROR_HOST:
+        failure_set(f, "host", "microsbx-vmm", "run microsbx doctor",
+                    "the monitor could not build the machine: %s", e->text);
+        break;
+    }
+}
+
+int monitor_build(struct monitor *m, const struct vm_config *config,
+                  const struct monitor_names *names, struct failure *f)
+{
+    static const size_t SIZE = MSG_PAYLOAD_MAX;
+    struct monitor_error error;
+    int fds[MSG_FDS_MAX];
+    size_t len = 0, fd_count = 0;
+    uint8_t *buf = malloc(SIZE);
+    int ret = -ENOMEM;
+
+    if (!buf) {
+        failure_set(f, "host", "memory", NULL, "out of memory");
+        return -ENOMEM;
+    }
+    ret = vm_config_encode(config, buf, SIZE, &len, fds, &fd_count);
+    if (ret == 0)
+        ret = msg_send(m->sock, MONITOR_CONFIG, buf, len, fds, fd_count);
+    free(buf);
+    if (ret == 0) {
+        ret = receive_within(m, BUILD_TIMEOUT_MS);
+        if (ret == 0)
+            ret = -EPIPE;
+    }
+    if (ret < 0) {
+        fail_gone(m, ret, f);
+        return ret;
+    }
+    if (m->msg.type == MONITOR_READY && m->msg.len == 0)
+        return 0;
+    if (m->msg.type == MONITOR_ERROR &&
+        monitor_error_decode(m->msg.payload, m->msg.len, &error) == 0) {
+        fail_refused(&error, names, f);
+        return error.error != 0 ? error.error : -EINVAL;
+    }
+    failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",
+                "the monitor answered with a message of type %u",
+                m->msg.type);
+    return -EPROTO;
+}
+
+int monitor_probe(struct monitor *m, int kvm_fd,
+                  struct monitor_probe *ret_probe, struct failure *f)
+{
+    int ret = msg_send(m->sock, MONITOR_PROBE, NULL, 0, &kvm_fd, 1);
+
+    if (ret == 0) {
+        ret = receive_within(m, PROBE_TIMEOUT_MS);
+        if (ret == 0)
+            ret = -EPIPE;
+    }
+    if (ret < 0) {
+        fail_gone(m, ret, f);
+        return ret;
+    }
+    if (m->msg.type != MONITOR_PROBE_RESULT ||
+        monitor_probe_decode(m->msg.payload, m->msg.len, ret_probe) != 0) {
+        failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",
+                    "the monitor's probe answer cannot be read");
+        return -EPROTO;
+    }
+    return 0;
+}
+
+int monitor_start(struct monitor *m)
+{
+    return msg_send(m->sock, MONITOR_START, NULL, 0, NULL, 0);
+}
+
+int monitor_stop(struct monitor *m)
+{
+    return msg_send(m->sock, MONITOR_STOP, NULL, 0, NULL, 0);
+}
+
+int monitor_request_stats(struct monitor *m)
+{
+    return msg_send(m->sock, MONITOR_STATS_REQUEST, NULL, 0, NULL, 0);
+}
+
+int monitor_add_vsock_client(struct monitor *m, int fd)
+{
+    return msg_send(m->sock, MONITOR_VSOCK_CLIENT, NULL, 0, &fd, 1);
+}
+
+int monitor_dial_reply(struct monitor *m, uint64_t token, int fd)
+{
+    uint8_t payload[8];
+    struct state_writer w;
+
+    state_writer_init(&w, payload, sizeof(payload));
+    state_put_u64(&w, token);
+    return msg_send(m->sock, MONITOR_VSOCK_DIAL_REPLY, payload, w.used, &fd,
+                    fd >= 0 ? 1 : 0);
+}
+
+int monitor_fd(const struct monitor *m)
+{
+    return m->sock;
+}
+
+/* Decodes the message in hand into an event: 0, or -EBADMSG. */
+static int decode_event(const struct msg *msg, struct monitor_event *e)
+{
+    struct state_reader r;
+
+    state_reader_init(&r, msg->payload, msg->len);
+    switch (msg->type) {
+    case MONITOR_RUNNING:
+        e->kind = MONITOR_EVENT_RUNNING;
+        e->running_ns = state_get_u64(&r);
+        return state_reader_finish(&r);
+    case MONITOR_VSOCK_DIAL:
+        e->kind = MONITOR_EVENT_DIAL;
+        e->dial_token = state_get_u64(&r);
+        e->dial_port = state_get_u32(&r);
+        return state_reader_finish(&r);
+    case MONITOR_STATS:
+        e->kind = MONITOR_EVENT_STATS;
+        return monitor_stats_decode(msg->payload, msg->len, &e->stats);
+    case MONITOR_EXIT:
+        e->kind = MONITOR_EVENT_EXIT;
+        return monitor_exit_decode(msg->payload, msg->len, &e->exit);
+    default:
+        return -EBADMSG;
+    }
+}
+
+static void set_gone(struct monitor *m, struct monitor_event *e,
+                     const char *reason)
+{
+    m->ended = true;
+    e->kind = MONITOR_EVENT_GONE;
+    snprintf(m->reason, sizeof(m->reason), "%s", reason);
+}
+
+void monitor_receive(struct monitor *m, struct monitor_event *ret_event)
+{
+    struct pollfd p = {.fd = m->sock, .events = POLLIN};
+    int ret;
+
+    memset(ret_event, 0, sizeof(*ret_event));
+    if (m->ended || poll(&p, 1, 0) <= 0)
+        return;
+    ret = msg_receive(m->sock, &m->msg);
+    if (ret <= 0) {
+        set_gone(m, ret_event,
+                 ret == 0 ? "it closed its socket"
+                          : "it sent a malformed message");
+        return;
+    }
+    msg_close_fds(&m->msg);
+    if (decode_event(&m->msg, ret_event) != 0) {
+        memset(ret_event, 0, sizeof(*ret_event));
+        set_gone(m, ret_event, "it sent a message that cannot be read");
+    } else if (ret_event->kind == MONITOR_EVENT_EXIT) {
+        m->ended = true;
+    }
+}
+
+const char *monitor_reason(const struct monitor *m)
+{
+    return m->reason;
+}
+
+/* Reaps if it has ended; true if it is (already) reaped. */
+static bool try_reap(struct monitor *m, int flags)
+{
+    int status = 0;
+    pid_t pid;
+
+    if (m->pid < 0)
+        return true;
+    do {
+        pid = waitpid(m->pid, &status, flags);
+    } while (pid < 0 && errno == EINTR);
+    if (pid == 0)
+        return false;
+    m->pid = -1;
+    m->end.exited = pid < 0 || WIFEXITED(status);
+    m->end.exit_status = pid < 0 ? -1 : m->end.exited ? WEXITSTATUS(status) : 0;
+    m->end.signal = m->end.exited ? 0 : WTERMSIG(status);
+    return true;
+}
+
+struct monitor_end monitor_finish(struct monitor *m, int timeout_ms)
+{
+    uint64_t deadline = io_now_ns() + (uint64_t)timeout_ms * 1000000u;
+
+    while (!try_reap(m, WNOHANG)) {
+        if (io_now_ns() >= deadline) {
+            kill(m->pid, SIGKILL);
+            try_reap(m, 0);
+            break;
+        }
+        usleep(500);
+    }
+    return m->end;
+}
+
+pid_t monitor_pid(const struct monitor *m)
+{
+    return m->pid;
+}
+
+void monitor_free(struct monitor *m)
+{
+    if (!m)
+        return;
+    io_close(&m->sock);
+    monitor_finish(m, 0);
+    free(m);
+}
+
+void monitor_end_describe(const struct monitor_end *end, char *buf,
+                          unsigned size)
+{
+    if (end->exited)
+        snprintf(buf, size, "exit status %d", end->exit_status);
+    else
+        snprintf(buf, size, "killed by signal %d", end->signal);
+}

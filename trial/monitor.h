@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The harness's handle on one monitor process: starts it, talks to it over one
+ * socketpair, and knows how it ended.
+ *
+ * Owner: one thread of the harness. The monitor runs in a session of its own
+ * (a Ctrl-C at the terminal is the harness's to handle) and dies with the
+ * harness (parent-death signal, and the end of its socket).
+ */
+#ifndef MICROSBX_TRIAL_MONITOR_H
+#define MICROSBX_TRIAL_MONITOR_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/failure.h"
+#include "vmm/monitor_proto.h"
+
+struct monitor;
+
+enum monitor_event_kind {
+    MONITOR_EVENT_NONE,    /* nothing to say yet */
+    MONITOR_EVENT_RUNNING, /* the guest's first instruction is due */
+    MONITOR_EVENT_DIAL,    /* the guest connects to a host port */
+    MONITOR_EVENT_STATS,
+    MONITOR_EVENT_EXIT, /* the machine ended, typed */
+    MONITOR_EVENT_GONE, /* the process ended without saying why, or lied */
+};
+
+struct monitor_event {
+    enum monitor_event_kind kind;
+    uint64_t running_ns; /* RUNNING: CLOCK_MONOTONIC */
+    uint64_t dial_token; /* DIAL */
+    uint32_t dial_port;
+    struct monitor_stats stats; /* STATS */
+    struct monitor_exit exit;   /* EXIT */
+};
+
+/* How a process ended, as the host saw it. */
+struct monitor_end {
+    bool exited;     /* else it was killed by signal */
+    int exit_status;
+    int signal;
+};
+
+/*
+ * Starts a monitor process and sends it nothing yet. Returns 0, or a negative
+ * errno with *f filled (the program is missing, fork failed).
+ */
+int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Sends the machine and waits until it is built (READY). On failure *f says
+ * what was refused; disk_names[i] (may be NULL) name the config's disks, and
+ * kernel and initrd the files. Returns 0 or a negative errno.
+ */
+struct monitor_names {
+    const char *kernel;
+    const char *initrd;
+    const char *const *disks;
+};
+int monitor_build(struct monitor *m, const struct vm_config *config,
+                  const struct monitor_names *names, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* Asks a fresh monitor to measure what this KVM can do. Waits for it. */
+int monitor_probe(struct monitor *m, int kvm_fd,
+                  struct monitor_probe *ret_probe, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* Messages; 0 or a negative errno (-EPIPE: it is gone, an event will say). */
+int monitor_start(struct monitor *m) __attribute__((warn_unused_result));
+int monitor_stop(struct monitor *m);
+int monitor_request_stats(struct monitor *m);
+/* fd stays the caller's to close. */
+int monitor_add_vsock_client(struct monitor *m, int fd)
+    __attribute__((warn_unused_result));
+/* fd -1 refuses. */
+int monitor_dial_reply(struct monitor *m, uint64_t token, int fd);
+
+/* The descriptor to poll for reading. */
+int monitor_fd(const struct monitor *m);
+/* Takes one event without waiting. After EXIT or GONE there are no more. */
+void monitor_receive(struct monitor *m, struct monitor_event *ret_event);
+/* Why the last event was GONE: a clause, or "". */
+const char *monitor_reason(const struct monitor *m);
+
+/*
+ * Waits up to timeout_ms for the process to end, then kills it; reaps it.
+ * Idempotent: later calls give the same answer.
+ */
+struct monitor_end monitor_finish(struct monitor *m, int timeout_ms);
+/* Its process id, for measurements; -1 once reaped. */
+pid_t monitor_pid(const struct monitor *m);
+/* Kills and reaps what is left, and frees. NULL is fine. */
+void monitor_free(struct monitor *m);
+
+/* Counts clients' view: a word for logs, e.g. "killed by signal 9". */
+void monitor_end_describe(const struct monitor_end *end, char *buf,
+                          unsigned size);
+
+#endif
