@@ -43,7 +43,6 @@ struct machine_spec {
     bool overlay_in_memory;
     uint64_t disk_limit; /* bytes an overlay may hold */
     char *vsock_path;    /* or NULL */
-    bool vsock_device;   /* a vsock device even without a path */
     unsigned disk_count;
     struct disk_spec disks[VM_DISKS_MAX];
 };
@@ -72,12 +71,13 @@ int machine_spec_add_disk(struct machine_spec *spec, const char *text,
 
 /*
  * Opens everything. /dev/kvm last. Console descriptors are the caller's to
- * add. On failure nothing is left open and *f is filled.
+ * add. *ret_machine is initialised in any case; on failure nothing is left open
+ * and *f is filled.
  */
 int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
                  struct failure *f) __attribute__((warn_unused_result));
 
-/* Closes, removes the vsock socket, frees. A zeroed struct is fine. */
+/* Closes, removes the vsock socket, frees. Pre: machine_open was called. */
 void machine_close(struct machine *machine);
 
 /* The names monitor_build wants; borrowed from machine. */
