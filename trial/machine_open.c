@@ -355,6 +355,8 @@ static int open_kernel(struct machine *m, const struct machine_spec *spec,
         kernel = kernel ? kernel : m->image.kernel.path;
         initrd = initrd ? initrd : m->image.initrd.path;
     }
+    if (spec->cmdline)
+        cmdline = spec->cmdline;
     if (!kernel) {
         failure_set(f, "usage", "--kernel",
                     "give --image NAME (microsbx image ls) or --kernel FILE",
@@ -439,7 +441,7 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     m->config.platform = choose_platform(spec, m->config.kernel_fd);
     m->config.vsock = spec->vsock_path != NULL;
     m->config.vsock_dial = spec->vsock_path != NULL;
-    m->config.guest_cid = MACHINE_GUEST_CID;
+    m->config.guest_cid = spec->guest_cid;
     return 0;
 }
 

@@ -12,6 +12,7 @@ void machine_spec_init(struct machine_spec *spec)
         .memory_bytes = MACHINE_MEMORY_DEFAULT,
         .cpu_count = 1,
         .disk_limit = MACHINE_DISK_LIMIT_DEFAULT,
+        .guest_cid = MACHINE_GUEST_CID,
     };
 }
 
@@ -20,6 +21,7 @@ void machine_spec_fini(struct machine_spec *spec)
     free(spec->image);
     free(spec->kernel);
     free(spec->initrd);
+    free(spec->cmdline);
     free(spec->append);
     free(spec->vsock_path);
     for (unsigned i = 0; i < spec->disk_count; i++)
@@ -47,8 +49,7 @@ static int fail_disk(const char *text, const char *why, struct failure *f)
     return -EINVAL;
 }
 
-/* Letters, digits, dash, underscore, dot: safe in every place it appears. */
-static bool id_is_valid(const char *id)
+bool machine_spec_id_is_valid(const char *id)
 {
     size_t len = strlen(id);
 
@@ -67,7 +68,7 @@ static int apply_disk_word(struct disk_spec *disk, const char *text,
     } else if (!strcmp(word, "rw")) {
         disk->mode = VM_DISK_RW;
     } else if (!strncmp(word, "id=", 3)) {
-        if (!id_is_valid(word + 3))
+        if (!machine_spec_id_is_valid(word + 3))
             return fail_disk(text, "the id is not valid", f);
         strcpy(disk->id, word + 3);
     } else {

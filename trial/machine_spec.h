@@ -36,13 +36,15 @@ struct machine_spec {
     char *image;  /* name or directory, or NULL */
     char *kernel; /* overrides the image's */
     char *initrd;
-    char *append; /* added behind the default command line */
+    char *cmdline; /* replaces the default command line, or NULL */
+    char *append;  /* added behind it */
     uint64_t memory_bytes;
     uint64_t cpu_count;
     enum machine_platform platform;
     bool overlay_in_memory;
     uint64_t disk_limit; /* bytes an overlay may hold */
     char *vsock_path;    /* or NULL */
+    uint64_t guest_cid;  /* 3 or more; private to the machine */
     unsigned disk_count;
     struct disk_spec disks[VM_DISKS_MAX];
 };
@@ -63,6 +65,9 @@ void machine_spec_fini(struct machine_spec *spec);
 
 /* Replaces an owned string: 0 or -ENOMEM. */
 int machine_spec_set(char **field, const char *value);
+
+/* 1 to 20 letters, digits, '-', '_' or '.': safe wherever it appears. */
+bool machine_spec_id_is_valid(const char *id);
 
 /* Adds "FILE[,cow|ro|rw][,id=ID]": 0, or -EINVAL with *f filled. */
 int machine_spec_add_disk(struct machine_spec *spec, const char *text,
