@@ -19,7 +19,6 @@
 
 #define MAP_CONTROL_PAGE 0xd0010000ull
 #define MAP_EVENT_GSI 21u /* generic event device (ACPI0013) */
-#define MAP_VMGENID_PAGE 0xd0011000ull /* reserved for the generation id */
 
 #define MAP_SERIAL_PORT 0x3f8u
 #define MAP_SERIAL_GSI 4u
@@ -33,11 +32,13 @@
 #define MAP_GDT 0x500ull
 #define MAP_BOOT_STACK 0x8ff0ull
 #define MAP_ZERO_PAGE 0x7000ull
-#define MAP_PAGE_TABLES 0x9000ull /* 3 pages and one per GiB mapped */
+#define MAP_PAGE_TABLES 0x9000ull /* 6 pages: the low 4 GiB, identity */
 #define MAP_CMDLINE 0x20000ull
 #define MAP_SETUP_DATA 0x30000ull /* device tree, up to 64 KiB */
 #define MAP_EBDA 0x9fc00ull
-#define MAP_ACPI 0xe0000ull /* RSDP first; up to 128 KiB */
+/* Reserved in e820: tables, RSDP first, then the generation id's page. */
+#define MAP_ACPI 0xe0000ull
+#define MAP_VMGENID_PAGE 0xef000ull /* the id is its first 16 bytes */
 #define MAP_ACPI_END 0x100000ull
 #define MAP_KERNEL_MIN 0x100000ull
 
