@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Whether this host's KVM runs Linux guests; see the header. */
+#include "trial/fitness.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "trial/monitor.h"
+
+static const char REMEDY[] =
+    "run microsbx doctor for details; use a host with VT-x or AMD-V, or run "
+    "inside the emulated host: scripts/kvmhost -- COMMAND";
+
+static bool unfit(struct failure *f, const char *why)
+{
+    failure_set(f, "kvm_unfit", "/dev/kvm", REMEDY,
+                "this host's KVM cannot run Linux guests: %s", why);
+    return false;
+}
+
+bool fitness_judge(const struct monitor_probe *probe, struct failure *f)
+{
+    char why[256];
+
+    if (probe->error != 0) {
+        snprintf(why, sizeof(why), "%.200s", probe->text);
+        return unfit(f, why);
+    }
+    if (probe->missing_count > 0) {
+        snprintf(why, sizeof(why), "it lacks %s (and %u more)",
+                 probe->missing[0], probe->missing_count - 1);
+        return unfit(f, why);
+    }
+    if (probe->guest_runs != PROBE_WORKS)
+        return unfit(f, "not even a guest of a few instructions runs");
+    if (probe->cmpxchg16b == PROBE_FAILS || probe->int3 == PROBE_FAILS)
+        return unfit(f, "guest kernel code is interpreted, and CMPXCHG16B or "
+                        "INT3 fails in it");
+    if (probe->cpl0_instructions_per_second < FITNESS_CPL0_MIN)
+        return unfit(f, "guest kernel code is interpreted, a thousand times "
+                        "too slowly");
+    return true;
+}
+
+/* Where the verdict is remembered: named by this boot of the host. */
+static bool stamp_path(char *buf, size_t size)
+{
+    const char *dir = getenv("XDG_RUNTIME_DIR");
+    char boot_id[37] = "";
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, boot_id, 36);
+
+    io_close(&fd);
+    if (!dir || dir[0] != '/' || n != 36)
+        return false;
+    snprintf(buf, size, "%s/microsbx", dir);
+    mkdir(buf, 0700);
+    snprintf(buf, size, "%s/microsbx/fit-%s", dir, boot_id);
+    return true;
+}
+
+int fitness_require(int kvm_fd, struct failure *f)
+{
+    struct monitor *m = NULL;
+    struct monitor_probe probe;
+    char stamp[4096];
+    bool have_stamp = stamp_path(stamp, sizeof(stamp));
+    int ret;
+
+    if (have_stamp && access(stamp, F_OK) == 0)
+        return 0;
+    ret = monitor_spawn(&m, f);
+    if (ret == 0)
+        ret = monitor_probe(m, kvm_fd, &probe, f);
+    monitor_free(m);
+    if (ret != 0)
+        return ret;
+    if (!fitness_judge(&probe, f))
+        return -ENODEV;
+    if (have_stamp) {
+        int fd = open(stamp, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+
+        io_close(&fd);
+    }
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Can this host's KVM run stock Linux guests? Measured by a tiny guest in the
+ * monitor (`struct monitor_probe`), judged here, for doctor and before a boot.
+ */
+#ifndef MICROSBX_TRIAL_FITNESS_H
+#define MICROSBX_TRIAL_FITNESS_H
+
+#include <stdbool.h>
+
+#include "base/failure.h"
+#include "vmm/monitor_proto.h"
+
+/*
+ * Below this many instructions a second at CPL 0 a guest's kernel is being
+ * interpreted one by one: hardware does thousands of millions, an emulated
+ * host tens of millions, an interpreting KVM about one million.
+ */
+#define FITNESS_CPL0_MIN 5000000u
+
+/* True if Linux guests run; else *f says why not and what to do. */
+bool fitness_judge(const struct monitor_probe *probe, struct failure *f);
+
+/*
+ * Measures and judges, once per boot of the host: a fit verdict is remembered
+ * in $XDG_RUNTIME_DIR/microsbx (if there is one), an unfit one never.
+ * kvm_fd is borrowed. 0, or a negative errno with *f filled.
+ */
+int fitness_require(int kvm_fd, struct failure *f)
+    __attribute__((warn_unused_result));
+
+#endif
