@@ -24,7 +24,7 @@
 #define CONTROL_SLEEP_S5_TYPE 5u
 #define CONTROL_SLEEP_S5_VALUE ((CONTROL_SLEEP_S5_TYPE << 2) | 0x20u)
 #define CONTROL_RESET_VALUE 0x01u
-#define CONTROL_PANIC_PANICKED 0x01u    /* pvpanic event bits */
+#define CONTROL_PANIC_PANICKED 0x01u /* pvpanic event bits */
 #define CONTROL_PANIC_CRASHLOADED 0x02u
 
 #define KEYBOARD_PORT_COMMAND 0x64u
@@ -44,7 +44,7 @@ struct control_page {
 };
 
 /* For bus_add; ctx is the struct control_page. */
-extern const struct bus_ops control_page_bus_ops;   /* MMIO page */
-extern const struct bus_ops keyboard_port_bus_ops;  /* PIO, base 0x64, 1 byte */
+extern const struct bus_ops control_page_bus_ops;  /* MMIO page */
+extern const struct bus_ops keyboard_port_bus_ops; /* PIO, base 0x64, 1 byte */
 
 #endif

@@ -6,6 +6,19 @@
  * empty", as on a real line, and nothing grows; when the output is gone (EPIPE)
  * bytes are dropped and counted.
  *
+ * Output is written at once if the line was idle, then in batches: at a
+ * newline, at SERIAL8250_FLUSH_BYTES, and 10 ms after the previous batch; so a
+ * guest that prints byte by byte costs a system call a line, and an echo is not
+ * delayed. A guest may fill the buffer faster than the reader empties it: it is
+ * told by LSR, and bytes it sends nevertheless are dropped and counted.
+ *
+ * Input is read only while the guest listens (receive interrupt enabled, or RTS
+ * on) and the receive buffer has room; the rest waits in the descriptor. Bytes
+ * sent before the guest's driver is up are therefore not lost.
+ *
+ * A descriptor that cannot be watched (regular file, /dev/null) counts as
+ * always ready. SIGPIPE must be ignored in the process.
+ *
  * Registers are touched by vCPU threads; the module takes the device lock.
  */
 #ifndef MICROSBX_DEVICES_SERIAL_SERIAL8250_H
@@ -18,6 +31,8 @@
 #include "devices/irq.h"
 
 #define SERIAL8250_PORTS 8u
+#define SERIAL8250_OUTPUT_MAX 4096u /* bytes waiting for a slow reader */
+#define SERIAL8250_FLUSH_BYTES 1024u
 
 struct serial8250;
 
@@ -33,17 +48,26 @@ struct serial8250_options {
 };
 
 struct serial8250_stats {
-    uint64_t bytes_out;
-    uint64_t bytes_dropped;
+    uint64_t bytes_out;     /* written to out_fd */
+    uint64_t bytes_dropped; /* no reader, or sent while not ready */
     uint64_t bytes_in;
 };
 
+/*
+ * Makes a port. Sets both descriptors non-blocking and owns them, also on
+ * failure. Returns 0 or a negative errno.
+ */
 int serial8250_new(const struct serial8250_options *options,
                    struct serial8250 **ret_serial)
     __attribute__((warn_unused_result));
+/* Flushes, without waiting, and ends the port. Accepts NULL. */
 void serial8250_free(struct serial8250 *serial);
-/* Writes what is still buffered, without waiting. Device lock held. */
-void serial8250_flush(struct serial8250 *serial);
+/*
+ * Writes what is still buffered, without waiting: before power-off, reset,
+ * panic, and when the guest is stopped. Device lock held. Returns the bytes
+ * that a slow reader left in the buffer; the event loop goes on with them.
+ */
+size_t serial8250_flush(struct serial8250 *serial);
 const struct serial8250_stats *serial8250_stats(const struct serial8250 *s);
 
 #endif

@@ -26,3 +26,10 @@ void virtio_device_needs_reset(struct virtio_device *dev)
     if (dev->transport)
         dev->transport->needs_reset(dev->transport_ctx);
 }
+
+bool virtio_device_notify_later(struct virtio_device *dev, unsigned queue)
+{
+    if (!dev->transport || !dev->transport->notify_later)
+        return false;
+    return dev->transport->notify_later(dev->transport_ctx, queue);
+}

@@ -67,6 +67,8 @@ struct virtio_transport_ops {
     void (*used_interrupt)(void *ctx, unsigned queue);
     void (*config_interrupt)(void *ctx);
     void (*needs_reset)(void *ctx);
+    /* May be NULL. See virtio_device_notify_later. */
+    bool (*notify_later)(void *ctx, unsigned queue);
 };
 
 struct virtio_device {
@@ -92,5 +94,12 @@ void virtio_device_interrupt_config(struct virtio_device *dev);
  * driver resets the device.
  */
 void virtio_device_needs_reset(struct virtio_device *dev);
+/*
+ * Asks the transport to call queue_notify again soon, from the event loop: for
+ * a device that has served enough for one turn and leaves chains in the queue.
+ * False if the transport cannot; the device then goes on by itself.
+ */
+bool virtio_device_notify_later(struct virtio_device *dev, unsigned queue)
+    __attribute__((warn_unused_result));
 
 #endif

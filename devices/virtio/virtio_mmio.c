@@ -121,10 +121,21 @@ static void transport_needs_reset(void *ctx)
         interrupt(mmio, INTERRUPT_CONFIG);
 }
 
+static bool transport_notify_later(void *ctx, unsigned queue)
+{
+    struct virtio_mmio *mmio = ctx;
+
+    if (!mmio->notify_later)
+        return false;
+    mmio->notify_later(mmio->notify_later_ctx, queue);
+    return true;
+}
+
 static const struct virtio_transport_ops transport_ops = {
     .used_interrupt = transport_used_interrupt,
     .config_interrupt = transport_config_interrupt,
     .needs_reset = transport_needs_reset,
+    .notify_later = transport_notify_later,
 };
 
 static uint64_t offered_features(const struct virtio_mmio *mmio)

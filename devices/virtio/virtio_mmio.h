@@ -31,6 +31,13 @@ struct virtio_mmio {
     const struct guest_mem *mem; /* borrowed */
     pthread_mutex_t *lock;       /* borrowed: the device lock; may be NULL */
     struct irq_line irq;
+    /*
+     * Optional, set by the machine after virtio_mmio_init: makes the event
+     * loop call virtio_mmio_notify(queue) soon (a write to the queue's
+     * ioeventfd does it). NULL: a device serves a queue to its end at once.
+     */
+    void (*notify_later)(void *ctx, unsigned queue);
+    void *notify_later_ctx; /* borrowed */
     atomic_uint interrupt_status;
     uint32_t status;
     uint32_t device_features_sel;
