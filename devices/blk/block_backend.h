@@ -36,7 +36,7 @@ struct block_backend_ops {
 struct block_backend_stats {
     uint64_t clusters_present; /* overlay clusters that hold data */
     uint64_t no_space;         /* requests that ended with -ENOSPC */
-    uint64_t io_errors;        /* other host errors */
+    uint64_t io_errors;        /* requests that ended with another error */
     bool limit_hit;            /* an -ENOSPC was the overlay's own limit */
 };
 
@@ -47,7 +47,10 @@ struct block_backend {
     struct block_backend_stats stats;
 };
 
-/* Raw file or block device; owns fd. Size by fstat, or of the device. */
+/*
+ * Raw file or block device; owns fd, also on failure. The size is the file's or
+ * the device's. -EINVAL if it is neither, empty, or not a multiple of 512.
+ */
 int block_raw_new(int fd, bool readonly, struct block_backend **ret_backend)
     __attribute__((warn_unused_result));
 

@@ -26,6 +26,22 @@ struct cow_overlay_options {
 };
 
 /*
+ * What counts against the limit is clusters present, each as a whole one. A
+ * request that needs more than is left fails with -ENOSPC before it changes
+ * anything (a write) or where the room ends (write-zeroes); clusters that are
+ * present can always be written again.
+ *
+ * write_zeroes: a cluster becomes a hole in the file and stays present, so it
+ * counts; if the base reads as zeros there, an absent one stays absent, and
+ * with unmap a present one becomes absent again, which gives its share of the
+ * limit back. discard: present clusters that are covered wholly are treated
+ * like write_zeroes with unmap, all else reads as before. Nothing a guest does
+ * makes old data of the base visible again, nor holds more of the host's disk
+ * than the limit, header and map. (Where the host file cannot have holes,
+ * zeros are written and discard does nothing.)
+ */
+
+/*
  * Opens an overlay over base. fd (owned, also on failure): an empty file is
  * formatted; else header and map are loaded and checked (sizes, bits beyond the
  * end, file length), -EBADMSG if they lie. base (owned, also on failure) is

@@ -1,17 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * virtio-blk (VirtIO 1.2, 5.2): one request queue; IN, OUT, FLUSH, GET_ID,
- * DISCARD, WRITE_ZEROES; features SEG_MAX, BLK_SIZE, FLUSH, DISCARD,
- * WRITE_ZEROES and RO. Requests run synchronously on the device thread; a
- * request that is wrong or fails gets an error status byte and is returned.
+ * DISCARD, WRITE_ZEROES; features SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH and, as
+ * the backend is, RO or DISCARD and WRITE_ZEROES.
+ *
+ * Requests run synchronously on the device thread, so at a reset or a
+ * quiesce none is in flight: there is nothing to cancel or to drain.
+ *
+ * What a request gets that is not as it should be:
+ * - no writable byte for the status: it cannot be answered. The chain is
+ *   returned with length 0 and the device asks for a reset, as others do
+ *   (a driver that sends this is broken, and would wait for ever).
+ * - anything else malformed (header cut short, data in the wrong direction,
+ *   length 0 or not a multiple of 512, beyond the disk or the limits in the
+ *   configuration space, a change of a read-only disk): IOERR, counted as a
+ *   violation.
+ * - a type unknown or not negotiated, reserved flags: UNSUPP.
+ * - an error of the backend: IOERR; it keeps its own count.
+ * The length in the used ring is what was written from the start of the
+ * writable part without a gap: data and status, or 0 if a read failed.
  */
 #ifndef MICROSBX_DEVICES_BLK_VIRTIO_BLK_H
 #define MICROSBX_DEVICES_BLK_VIRTIO_BLK_H
 
 #include "devices/blk/block_backend.h"
+#include "devices/evloop.h"
 #include "devices/virtio/virtio_device.h"
 
 #define VIRTIO_BLK_ID_MAX 20u
+
+/*
+ * What one request may ask for: SEG_MAX segments of SIZE_MAX bytes each, which
+ * bounds the time the device thread spends on it. (All are in the
+ * configuration space, and Linux keeps to them.)
+ */
+#define VIRTIO_BLK_SEG_MAX (VIRTQUEUE_SIZE_MAX - 2)
+#define VIRTIO_BLK_SIZE_MAX (256u << 10)
+#define VIRTIO_BLK_DATA_MAX \
+    ((uint64_t)VIRTIO_BLK_SEG_MAX * VIRTIO_BLK_SIZE_MAX)
+#define VIRTIO_BLK_DISCARD_SECTORS_MAX (1u << 21)     /* 1 GiB a segment */
+#define VIRTIO_BLK_DISCARD_SEG_MAX 16u
+#define VIRTIO_BLK_WRITE_ZEROES_SECTORS_MAX (1u << 17) /* 64 MiB */
+#define VIRTIO_BLK_WRITE_ZEROES_SEG_MAX 1u
 
 /*
  * Makes a device over backend (owned, also on failure). id: at most
@@ -19,6 +49,17 @@
  */
 int virtio_blk_new(struct block_backend *backend, const char *id,
                    struct virtio_device **ret_dev)
+    __attribute__((warn_unused_result));
+
+/*
+ * Lets the device stop after a bounded amount of work and go on in a later
+ * round of the loop, so that a guest that never stops asking cannot keep the
+ * device thread from other devices or from ending. Without a loop (a unit
+ * test) a notification is worked off to its end. Call once, before the loop
+ * runs; the loop is borrowed and must outlive the device. Returns 0 or a
+ * negative errno.
+ */
+int virtio_blk_attach_evloop(struct virtio_device *dev, struct evloop *loop)
     __attribute__((warn_unused_result));
 
 /* The backend, for its statistics; owned by the device. */

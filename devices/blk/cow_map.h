@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The file format of an overlay, and which clusters it holds.
+ *
+ *   0            header page: magic "MSBXCOW1", u32 version, u32 cluster size,
+ *                u64 disk size, u64 data start; the rest zero; little-endian
+ *   4096         bitmap: bit i % 8 of byte i / 8 is set if cluster i is here
+ *   data start   (next multiple of the cluster size) cluster i at + i * 64 KiB
+ *
+ * The file has its full length from the start and is sparse. Of an absent
+ * cluster nothing is ever read, so its bytes in the file may be anything.
+ *
+ * Parser of an untrusted file: everything is checked against the size of the
+ * base before it is used, and the base alone decides how much is allocated.
+ *
+ * Owner: the overlay that embeds it, on the device thread.
+ */
+#ifndef MICROSBX_DEVICES_BLK_COW_MAP_H
+#define MICROSBX_DEVICES_BLK_COW_MAP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define COW_MAP_HEADER_SIZE 4096u
+#define COW_MAP_VERSION 1u
+/* Largest disk: its bitmap is 32 MiB. */
+#define COW_MAP_DISK_MAX ((uint64_t)16 << 40)
+
+struct cow_map {
+    uint8_t *bits; /* owned */
+    uint64_t clusters;
+    uint64_t present;
+    uint64_t disk_size;
+    uint64_t data_start;
+    /* Bytes of bits that the file does not have yet: [first, end). */
+    uint64_t dirty_first;
+    uint64_t dirty_end;
+};
+
+/*
+ * Opens the map of an overlay over a disk of disk_size bytes. An empty file is
+ * formatted (durable: and synced); else header, length and map are checked.
+ * Returns 0; -EBADMSG (not an overlay for such a disk, or damaged), -EFBIG
+ * (disk beyond COW_MAP_DISK_MAX), -EINVAL (disk or file of no use), -ENOMEM,
+ * or the host's errno. fd stays the caller's; after an error *map needs no
+ * cow_map_fini.
+ */
+int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size, bool durable)
+    __attribute__((warn_unused_result));
+/* Frees the bits; accepts a zeroed struct. Writes nothing. */
+void cow_map_fini(struct cow_map *map);
+
+bool cow_map_get(const struct cow_map *map, uint64_t cluster);
+/* Sets or clears one bit, and keeps count. */
+void cow_map_put(struct cow_map *map, uint64_t cluster, bool present);
+/* How many clusters of [first, last] are absent. */
+uint64_t cow_map_count_absent(const struct cow_map *map, uint64_t first,
+                              uint64_t last);
+/* The last cluster of the run in [first, last] that is like first. */
+uint64_t cow_map_run_end(const struct cow_map *map, uint64_t first,
+                         uint64_t last);
+
+/* True if the file's map is not up to date. */
+bool cow_map_is_dirty(const struct cow_map *map);
+/* Writes what is dirty, without a sync. 0 or a negative errno (still dirty). */
+int cow_map_write(struct cow_map *map, int fd)
+    __attribute__((warn_unused_result));
+
+#endif

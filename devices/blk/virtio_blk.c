@@ -1,0 +1,309 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The virtio-blk device: configuration space, and the order in which requests
+ * are taken, answered and announced. What a request does is in
+ * virtio_blk_request.c; where bytes are, in the backend (owned).
+ */
+#include "devices/blk/virtio_blk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/num.h"
+#include "devices/blk/cow_overlay.h"
+#include "devices/blk/virtio_blk_request.h"
+
+#define REQUEST_QUEUE 0u
+
+/*
+ * The driver hears of finished requests at the end of a batch, but not later
+ * than after this much work, so that it can go on while we do.
+ */
+#define SIGNAL_REQUESTS 32u
+#define SIGNAL_BYTES ((uint64_t)1 << 20)
+
+/* After this much the loop's other sources get their turn. */
+#define ROUND_REQUESTS 256u
+#define ROUND_BYTES ((uint64_t)16 << 20)
+
+/* struct virtio_blk_config (VirtIO 1.2, 5.2.4), as far as it has fields. */
+#define CONFIG_CAPACITY 0u
+#define CONFIG_SIZE_MAX 8u
+#define CONFIG_SEG_MAX 12u
+#define CONFIG_BLK_SIZE 20u
+#define CONFIG_MAX_DISCARD_SECTORS 36u
+#define CONFIG_MAX_DISCARD_SEG 40u
+#define CONFIG_DISCARD_ALIGNMENT 44u
+#define CONFIG_MAX_WRITE_ZEROES_SECTORS 48u
+#define CONFIG_MAX_WRITE_ZEROES_SEG 52u
+#define CONFIG_WRITE_ZEROES_MAY_UNMAP 56u
+#define CONFIG_SIZE 60u
+
+struct virtio_blk {
+    struct virtio_device dev; /* first: a device is one of us */
+    struct virtio_blk_target target; /* owns the backend */
+    uint8_t config[CONFIG_SIZE];
+    struct desc_chain chain; /* the request being run */
+    struct evloop *loop;     /* borrowed; NULL: rounds have no end */
+    struct evloop_source again; /* its eventfd is owned; -1: none */
+};
+
+/* Work since the last signal, and in this round. */
+struct batch {
+    unsigned requests;
+    unsigned unsignalled_requests;
+    uint64_t bytes;
+    uint64_t unsignalled_bytes;
+};
+
+static struct virtio_blk *blk_of(struct virtio_device *dev)
+{
+    return (struct virtio_blk *)dev;
+}
+
+static const struct virtio_blk *const_blk_of(const struct virtio_device *dev)
+{
+    return (const struct virtio_blk *)dev;
+}
+
+static uint64_t blk_features(const struct virtio_device *dev)
+{
+    uint64_t features = VIRTIO_BLK_F_SIZE_MAX | VIRTIO_BLK_F_SEG_MAX |
+                        VIRTIO_BLK_F_BLK_SIZE | VIRTIO_BLK_F_FLUSH;
+
+    if (const_blk_of(dev)->target.backend->readonly)
+        return features | VIRTIO_BLK_F_RO;
+    return features | VIRTIO_BLK_F_DISCARD | VIRTIO_BLK_F_WRITE_ZEROES;
+}
+
+static int blk_activate(struct virtio_device *dev)
+{
+    blk_of(dev)->target.features = dev->driver_features;
+    return 0;
+}
+
+/* Requests are synchronous: none is in flight, nothing is to be forgotten. */
+static void blk_reset(struct virtio_device *dev)
+{
+    blk_of(dev)->target.features = 0;
+}
+
+static void batch_signal(struct virtio_blk *blk, struct batch *batch)
+{
+    if (batch->unsignalled_requests > 0)
+        virtio_device_interrupt_queue(&blk->dev, REQUEST_QUEUE);
+    batch->unsignalled_requests = 0;
+    batch->unsignalled_bytes = 0;
+}
+
+static void batch_add(struct virtio_blk *blk, struct batch *batch,
+                      uint64_t bytes)
+{
+    batch->requests++;
+    batch->unsignalled_requests++;
+    batch->bytes += bytes;
+    batch->unsignalled_bytes += bytes;
+    if (batch->unsignalled_requests >= SIGNAL_REQUESTS ||
+        batch->unsignalled_bytes >= SIGNAL_BYTES)
+        batch_signal(blk, batch);
+}
+
+/* Runs the popped chain and returns it. */
+static void blk_run_chain(struct virtio_blk *blk, struct batch *batch)
+{
+    struct virtqueue *vq = &blk->dev.queues[REQUEST_QUEUE];
+    struct virtio_blk_request r;
+
+    if (!virtio_blk_request_parse(&blk->chain, &r)) {
+        virtqueue_push(vq, blk->chain.head, 0);
+        batch_signal(blk, batch);
+        virtio_device_needs_reset(&blk->dev);
+        return;
+    }
+    /* A sync may take long: what is finished is not held up by it. */
+    if (r.type == VIRTIO_BLK_T_FLUSH)
+        batch_signal(blk, batch);
+    virtio_blk_request_run(&blk->target, &r);
+    if (r.malformed)
+        atomic_fetch_add_explicit(&blk->dev.violations, 1,
+                                  memory_order_relaxed); /* a statistic */
+    virtqueue_push(vq, blk->chain.head, r.written);
+    batch_add(blk, batch, r.data_in + r.data_out);
+}
+
+/* Puts the rest off to the loop's next round. False: there is no loop. */
+static bool blk_put_off(struct virtio_blk *blk)
+{
+    uint64_t one = 1;
+
+    if (!blk->loop)
+        return false;
+    /* Fails only when already set as high as it goes: then it is set. */
+    (void)!write(blk->again.fd, &one, sizeof(one));
+    return true;
+}
+
+static bool round_is_over(const struct batch *batch)
+{
+    return batch->requests >= ROUND_REQUESTS || batch->bytes >= ROUND_BYTES;
+}
+
+/*
+ * Takes requests until the queue is empty or the round is over. Kicks are not
+ * wanted meanwhile; after a round that was cut short they stay off, since the
+ * loop comes back by itself.
+ */
+static void blk_queue_notify(struct virtio_device *dev, unsigned queue)
+{
+    struct virtio_blk *blk = blk_of(dev);
+    struct virtqueue *vq = &dev->queues[REQUEST_QUEUE];
+    struct batch batch = {0};
+    int ret = 0;
+
+    if (queue != REQUEST_QUEUE)
+        return;
+    do {
+        virtqueue_disable_kicks(vq);
+        while ((ret = virtqueue_pop(vq, &blk->chain)) > 0) {
+            blk_run_chain(blk, &batch);
+            if (round_is_over(&batch) && blk_put_off(blk))
+                goto out_signal;
+        }
+    } while (ret == 0 && virtqueue_enable_kicks(vq));
+out_signal:
+    batch_signal(blk, &batch);
+    if (ret < 0)
+        virtio_device_needs_reset(dev);
+}
+
+static void blk_again(void *ctx, uint32_t events)
+{
+    struct virtio_blk *blk = ctx;
+    uint64_t count;
+
+    (void)events;
+    (void)!read(blk->again.fd, &count, sizeof(count));
+    /* The driver may have reset the device since. */
+    if (blk->dev.active)
+        blk_queue_notify(&blk->dev, REQUEST_QUEUE);
+}
+
+static void blk_config_read(const struct virtio_device *dev, uint32_t offset,
+                            void *ret_bytes, size_t len)
+{
+    const struct virtio_blk *blk = const_blk_of(dev);
+
+    memset(ret_bytes, 0, len);
+    if (offset >= CONFIG_SIZE)
+        return;
+    memcpy(ret_bytes, blk->config + offset,
+           (size_t)num_min(len, CONFIG_SIZE - offset));
+}
+
+static void blk_free(struct virtio_device *dev)
+{
+    struct virtio_blk *blk = blk_of(dev);
+
+    if (!blk)
+        return;
+    if (blk->loop)
+        evloop_remove(blk->loop, &blk->again);
+    io_close(&blk->again.fd);
+    if (blk->target.backend)
+        blk->target.backend->ops->free(blk->target.backend);
+    free(blk);
+}
+
+static const struct virtio_device_ops blk_ops = {
+    .features = blk_features,
+    .activate = blk_activate,
+    .reset = blk_reset,
+    .queue_notify = blk_queue_notify,
+    .config_read = blk_config_read,
+    .free = blk_free,
+};
+
+/* Geometry and topology stay 0: their features are not offered. */
+static void config_fill(uint8_t *config, const struct block_backend *b)
+{
+    num_put_le64(config + CONFIG_CAPACITY, b->size / VIRTIO_BLK_SECTOR_SIZE);
+    num_put_le32(config + CONFIG_SIZE_MAX, VIRTIO_BLK_SIZE_MAX);
+    num_put_le32(config + CONFIG_SEG_MAX, VIRTIO_BLK_SEG_MAX);
+    num_put_le32(config + CONFIG_BLK_SIZE, VIRTIO_BLK_SECTOR_SIZE);
+    if (b->readonly)
+        return;
+    num_put_le32(config + CONFIG_MAX_DISCARD_SECTORS,
+                 VIRTIO_BLK_DISCARD_SECTORS_MAX);
+    num_put_le32(config + CONFIG_MAX_DISCARD_SEG, VIRTIO_BLK_DISCARD_SEG_MAX);
+    /* Advice: overlays give back whole clusters only. */
+    num_put_le32(config + CONFIG_DISCARD_ALIGNMENT,
+                 COW_CLUSTER_SIZE / VIRTIO_BLK_SECTOR_SIZE);
+    num_put_le32(config + CONFIG_MAX_WRITE_ZEROES_SECTORS,
+                 VIRTIO_BLK_WRITE_ZEROES_SECTORS_MAX);
+    num_put_le32(config + CONFIG_MAX_WRITE_ZEROES_SEG,
+                 VIRTIO_BLK_WRITE_ZEROES_SEG_MAX);
+    config[CONFIG_WRITE_ZEROES_MAY_UNMAP] = 1;
+}
+
+int virtio_blk_new(struct block_backend *backend, const char *id,
+                   struct virtio_device **ret_dev)
+{
+    struct virtio_blk *blk = NULL;
+    size_t id_len = strlen(id);
+    int ret = -EINVAL;
+
+    if (id_len > VIRTIO_BLK_ID_MAX)
+        goto out_free_backend;
+    blk = calloc(1, sizeof(*blk));
+    if (!blk) {
+        ret = -ENOMEM;
+        goto out_free_backend;
+    }
+    blk->dev.ops = &blk_ops;
+    blk->dev.device_id = VIRTIO_ID_BLOCK_DEVICE;
+    blk->dev.queue_count = 1;
+    blk->dev.queues[REQUEST_QUEUE].size_max = VIRTQUEUE_SIZE_MAX;
+    blk->target.backend = backend;
+    memcpy(blk->target.id, id, id_len);
+    blk->again.fd = -1;
+    config_fill(blk->config, backend);
+    *ret_dev = &blk->dev;
+    return 0;
+out_free_backend:
+    backend->ops->free(backend);
+    return ret;
+}
+
+int virtio_blk_attach_evloop(struct virtio_device *dev, struct evloop *loop)
+{
+    struct virtio_blk *blk = blk_of(dev);
+    int ret;
+
+    if (blk->loop)
+        return -EEXIST;
+    blk->again = (struct evloop_source){
+        .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
+        .events = EPOLLIN,
+        .handler = blk_again,
+        .ctx = blk,
+    };
+    if (blk->again.fd < 0)
+        return -errno;
+    ret = evloop_add(loop, &blk->again);
+    if (ret < 0) {
+        io_close(&blk->again.fd);
+        return ret;
+    }
+    blk->loop = loop;
+    return 0;
+}
+
+const struct block_backend *virtio_blk_backend(const struct virtio_device *dev)
+{
+    return const_blk_of(dev)->target.backend;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checks and runs one request; see the header. */
+#include "devices/blk/virtio_blk_request.h"
+
+#include <errno.h>
+
+#include "base/num.h"
+
+/* struct virtio_blk_req (VirtIO 1.2, 5.2.6): type, reserved, sector. */
+#define HEADER_SIZE 16u
+#define HEADER_TYPE 0u
+#define HEADER_SECTOR 8u
+
+/* struct virtio_blk_discard_write_zeroes: sector, num_sectors, flags. */
+#define SEGMENT_SIZE 16u
+#define SEGMENT_SECTOR 0u
+#define SEGMENT_SECTORS 8u
+#define SEGMENT_FLAGS 12u
+#define SEGMENT_F_UNMAP 1u
+#define SEGMENTS_MAX VIRTIO_BLK_DISCARD_SEG_MAX
+
+/* One checked segment, in bytes. */
+struct segment {
+    uint64_t offset;
+    uint64_t len;
+    bool unmap;
+};
+
+bool virtio_blk_request_parse(const struct desc_chain *chain,
+                              struct virtio_blk_request *ret_request)
+{
+    uint8_t header[HEADER_SIZE];
+
+    *ret_request = (struct virtio_blk_request){.chain = chain};
+    if (chain->writable_len == 0)
+        return false;
+    ret_request->data_in = chain->writable_len - 1;
+    if (desc_chain_read(chain, 0, header, sizeof(header)) < 0) {
+        ret_request->malformed = true;
+        return true;
+    }
+    ret_request->data_out = chain->readable_len - HEADER_SIZE;
+    ret_request->type = num_get_le32(header + HEADER_TYPE);
+    ret_request->sector = num_get_le64(header + HEADER_SECTOR);
+    return true;
+}
+
+static uint8_t refuse(struct virtio_blk_request *r)
+{
+    r->malformed = true;
+    return VIRTIO_BLK_S_IOERR;
+}
+
+static uint8_t status_of(int ret)
+{
+    return ret == 0 ? VIRTIO_BLK_S_OK : VIRTIO_BLK_S_IOERR;
+}
+
+/* A range of sectors in bytes. False if any of it is beyond the disk. */
+static bool sectors_to_bytes(const struct block_backend *b, uint64_t sector,
+                             uint64_t sectors, uint64_t *ret_offset,
+                             uint64_t *ret_len)
+{
+    if (!num_range_within(sector, sectors, 0,
+                          b->size / VIRTIO_BLK_SECTOR_SIZE))
+        return false;
+    *ret_offset = sector * VIRTIO_BLK_SECTOR_SIZE;
+    *ret_len = sectors * VIRTIO_BLK_SECTOR_SIZE;
+    return true;
+}
+
+/* The data of an IN or OUT: all in one direction, whole sectors, on the disk. */
+static bool check_data(const struct virtio_blk_target *t,
+                       const struct virtio_blk_request *r, uint64_t len,
+                       uint64_t wrong_way, uint64_t *ret_offset)
+{
+    uint64_t bytes;
+
+    if (wrong_way != 0 || len == 0 || len % VIRTIO_BLK_SECTOR_SIZE != 0 ||
+        len > VIRTIO_BLK_DATA_MAX)
+        return false;
+    return sectors_to_bytes(t->backend, r->sector,
+                            len / VIRTIO_BLK_SECTOR_SIZE, ret_offset, &bytes);
+}
+
+static uint8_t run_in(const struct virtio_blk_target *t,
+                      struct virtio_blk_request *r)
+{
+    const struct desc_chain *c = r->chain;
+    struct iovec iov[VIRTQUEUE_SIZE_MAX];
+    uint64_t offset;
+    int n;
+
+    if (!check_data(t, r, r->data_in, r->data_out, &offset))
+        return refuse(r);
+    n = iov_slice(desc_chain_writable(c), c->writable_count, 0, r->data_in,
+                  iov);
+    if (n < 0)
+        return refuse(r);
+    return status_of(t->backend->ops->preadv(t->backend, iov, (unsigned)n,
+                                             offset, r->data_in));
+}
+
+static uint8_t run_out(const struct virtio_blk_target *t,
+                       struct virtio_blk_request *r)
+{
+    const struct desc_chain *c = r->chain;
+    struct block_backend *b = t->backend;
+    struct iovec iov[VIRTQUEUE_SIZE_MAX];
+    uint64_t offset;
+    int n, ret;
+
+    if (b->readonly ||
+        !check_data(t, r, r->data_out, r->data_in, &offset))
+        return refuse(r);
+    n = iov_slice(c->iov, c->readable_count, HEADER_SIZE, r->data_out, iov);
+    if (n < 0)
+        return refuse(r);
+    ret = b->ops->pwritev(b, iov, (unsigned)n, offset, r->data_out);
+    /* A driver that knows no FLUSH relies on every write (5.2.6.2). */
+    if (ret == 0 && !(t->features & VIRTIO_BLK_F_FLUSH))
+        ret = b->ops->flush(b);
+    return status_of(ret);
+}
+
+static uint8_t run_flush(const struct virtio_blk_target *t,
+                         struct virtio_blk_request *r)
+{
+    /* A flush carries no data either way (5.2.6). */
+    if (r->data_in != 0 || r->data_out != 0)
+        return refuse(r);
+    return status_of(t->backend->ops->flush(t->backend));
+}
+
+static uint8_t run_get_id(const struct virtio_blk_target *t,
+                          struct virtio_blk_request *r)
+{
+    uint64_t len = num_min(r->data_in, VIRTIO_BLK_ID_MAX);
+
+    if (len == 0 || r->data_out != 0 ||
+        desc_chain_write(r->chain, 0, t->id, (size_t)len) < 0)
+        return refuse(r);
+    /* In a buffer that is too long the status does not follow at once. */
+    if (r->data_in > len)
+        r->written = (uint32_t)len;
+    return VIRTIO_BLK_S_OK;
+}
+
+/* Checks one segment of a DISCARD or WRITE_ZEROES: a status byte. */
+static uint8_t parse_segment(const struct virtio_blk_target *t,
+                             struct virtio_blk_request *r, const uint8_t *raw,
+                             struct segment *ret_segment)
+{
+    bool discard = r->type == VIRTIO_BLK_T_DISCARD;
+    uint32_t sectors = num_get_le32(raw + SEGMENT_SECTORS);
+    uint32_t flags = num_get_le32(raw + SEGMENT_FLAGS);
+
+    /* unmap means nothing to a DISCARD (5.2.6.2). */
+    if (flags & ~(discard ? 0 : SEGMENT_F_UNMAP))
+        return VIRTIO_BLK_S_UNSUPP;
+    if (sectors > (discard ? VIRTIO_BLK_DISCARD_SECTORS_MAX
+                           : VIRTIO_BLK_WRITE_ZEROES_SECTORS_MAX) ||
+        !sectors_to_bytes(t->backend, num_get_le64(raw + SEGMENT_SECTOR),
+                          sectors, &ret_segment->offset, &ret_segment->len))
+        return refuse(r);
+    ret_segment->unmap = flags & SEGMENT_F_UNMAP;
+    return VIRTIO_BLK_S_OK;
+}
+
+static uint8_t run_segment(const struct virtio_blk_target *t,
+                           const struct virtio_blk_request *r,
+                           const struct segment *s)
+{
+    struct block_backend *b = t->backend;
+
+    if (r->type == VIRTIO_BLK_T_DISCARD)
+        return status_of(b->ops->discard(b, s->offset, s->len));
+    return status_of(b->ops->write_zeroes(b, s->offset, s->len, s->unmap));
+}
+
+/* DISCARD and WRITE_ZEROES: nothing is changed unless all segments are good. */
+static uint8_t run_segments(const struct virtio_blk_target *t,
+                            struct virtio_blk_request *r, uint64_t max)
+{
+    uint8_t raw[SEGMENTS_MAX * SEGMENT_SIZE];
+    struct segment segments[SEGMENTS_MAX];
+    uint64_t count = r->data_out / SEGMENT_SIZE;
+    uint8_t status = VIRTIO_BLK_S_OK;
+
+    if (t->backend->readonly || r->data_in != 0 || count == 0 || count > max ||
+        r->data_out % SEGMENT_SIZE != 0 ||
+        desc_chain_read(r->chain, HEADER_SIZE, raw, (size_t)r->data_out) < 0)
+        return refuse(r);
+    for (uint64_t i = 0; i < count && status == VIRTIO_BLK_S_OK; i++)
+        status = parse_segment(t, r, raw + i * SEGMENT_SIZE, &segments[i]);
+    for (uint64_t i = 0; i < count && status == VIRTIO_BLK_S_OK; i++)
+        status = run_segment(t, r, &segments[i]);
+    if (status == VIRTIO_BLK_S_OK && !(t->features & VIRTIO_BLK_F_FLUSH))
+        status = status_of(t->backend->ops->flush(t->backend));
+    return status;
+}
+
+static uint8_t run_type(const struct virtio_blk_target *t,
+                        struct virtio_blk_request *r)
+{
+    switch (r->type) {
+    case VIRTIO_BLK_T_IN:
+        return run_in(t, r);
+    case VIRTIO_BLK_T_OUT:
+        return run_out(t, r);
+    case VIRTIO_BLK_T_FLUSH:
+        return run_flush(t, r);
+    case VIRTIO_BLK_T_GET_ID:
+        return run_get_id(t, r);
+    case VIRTIO_BLK_T_DISCARD:
+        if (t->features & VIRTIO_BLK_F_DISCARD)
+            return run_segments(t, r, VIRTIO_BLK_DISCARD_SEG_MAX);
+        return VIRTIO_BLK_S_UNSUPP;
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        if (t->features & VIRTIO_BLK_F_WRITE_ZEROES)
+            return run_segments(t, r, VIRTIO_BLK_WRITE_ZEROES_SEG_MAX);
+        return VIRTIO_BLK_S_UNSUPP;
+    default:
+        return VIRTIO_BLK_S_UNSUPP;
+    }
+}
+
+void virtio_blk_request_run(const struct virtio_blk_target *target,
+                            struct virtio_blk_request *request)
+{
+    uint8_t status = VIRTIO_BLK_S_IOERR;
+
+    if (!request->malformed)
+        status = run_type(target, request);
+    /* A successful request has filled its data up to the status byte. */
+    if (request->data_in == 0)
+        request->written = 1;
+    else if (status == VIRTIO_BLK_S_OK && request->written == 0)
+        request->written = (uint32_t)(request->data_in + 1);
+    /* The chain has that byte: parse looked. */
+    (void)!desc_chain_write(request->chain, request->data_in, &status, 1);
+}
