@@ -1,0 +1,45 @@
+# shellcheck shell=sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# The last step inside a root file system: images/build hands this text to
+# mmdebstrap as a hook, so it also runs in a user namespace that may not read
+# the source tree. $1 is the root; the results are left in $1/.microsbx.
+# In: EROFS_OPTIONS, IMAGE_UUID, SOURCE_DATE_EPOCH (may be empty).
+set -eu
+root=$1
+out=$root/.microsbx
+
+# What is inside, for people and for security scanners. An unconfigured root
+# (from nothing) has no dpkg database: there "prepare" made the list.
+if [ -s "$root/var/lib/dpkg/status" ]; then
+    dpkg-query --admindir="$root/var/lib/dpkg" -W \
+        -f '${Package} ${Version} ${Architecture}\n' |
+        LC_ALL=C sort >"$out/packages"
+fi
+
+# Written anew rather than inherited from the machine that builds.
+mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/run" "$root/tmp"
+chmod 1777 "$root/tmp"
+rm -f "$root/etc/resolv.conf" "$root/etc/machine-id"
+: >"$root/etc/machine-id"
+echo sandbox >"$root/etc/hostname"
+printf '127.0.0.1 localhost sandbox\n::1 localhost\n' >"$root/etc/hosts"
+
+# Traces of the moment and the place of the build are left out, not removed:
+# mmdebstrap still wants some of them, and below dev, proc and sys may be
+# mounts of the host's.
+traces='^\.microsbx$|^(dev|proc|sys|run|tmp|var/(log|cache|lib/apt/lists))/.'
+traces="$traces|^etc/(dpkg/dpkg.cfg.d|apt/apt.conf.d)/[0-9]*mmdebstrap\$"
+traces="$traces|^etc/(passwd|group|shadow|gshadow)-\$|^var/lib/dpkg/.*-old\$"
+traces="$traces|^var/lib/dbus/machine-id\$"
+# Without a package database, apt has nothing to do in there either.
+[ -s "$root/var/lib/dpkg/status" ] ||
+    traces="$traces|^(etc/apt|var/cache|var/lib/(apt|dpkg)|usr/share/doc)\$"
+
+# mkfs.erofs clamps every newer time to this one. Without a wish of the user
+# it is the newest time that came out of a package.
+: "${SOURCE_DATE_EPOCH:=$(cat "$out/epoch")}"
+export SOURCE_DATE_EPOCH
+# shellcheck disable=SC2086 # a list of options
+mkfs.erofs --quiet $EROFS_OPTIONS -U "$IMAGE_UUID" \
+    --exclude-regex="$traces" "$out/rootfs.erofs" "$root" >&2
