@@ -1,0 +1,554 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One trial, from an open machine to a verdict; see trial.h and runner.h. */
+#include "trial/runner.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/text.h"
+#include "trial/vsock_dial.h"
+
+#define MS 1000000ull /* nanoseconds */
+#define STATS_EVERY_NS (200 * MS)
+/* A monitor that has been told to stop does so at once; this is generous. */
+#define STOP_TIMEOUT_NS (10000 * MS)
+
+enum source {
+    SOURCE_MONITOR,
+    SOURCE_AGENT,
+    SOURCE_STDIN,
+    SOURCE_STDOUT,
+    SOURCE_STDERR,
+    SOURCE_SIGNAL,
+    SOURCE_CONSOLE,
+    SOURCE_COUNT
+};
+
+void runner_event(struct runner *r, const char *event, const char *detail)
+{
+    double ms = (double)(io_now_ns() - r->result->started_ns) / 1e6;
+
+    if (!r->spec->events)
+        return;
+    /* detail is a word of ours or escaped text; quotes are replaced. */
+    fprintf(r->spec->events, "{\"t_ms\": %.3f, \"event\": \"%s\"", ms, event);
+    if (detail) {
+        fputs(", \"detail\": \"", r->spec->events);
+        for (; *detail; detail++)
+            fputc(*detail == '"' || *detail == '\\' ? '\'' : *detail,
+                  r->spec->events);
+        fputc('"', r->spec->events);
+    }
+    fputs("}\n", r->spec->events);
+    fflush(r->spec->events);
+}
+
+void runner_fail(struct runner *r, const char *cause, const char *object,
+                 const char *remedy, const char *format, ...)
+{
+    char message[sizeof(r->result->failure.message)];
+    va_list args;
+
+    r->phase = RUNNER_OVER;
+    if (r->facts->host_failed)
+        return;
+    va_start(args, format);
+    vsnprintf(message, sizeof(message), format, args);
+    va_end(args);
+    r->facts->host_failed = true;
+    r->facts->cause = cause;
+    failure_set(&r->result->failure, cause, object, remedy, "%s", message);
+    runner_event(r, "failed", cause);
+}
+
+static void cancel(struct runner *r, const char *cause, const char *message)
+{
+    r->facts->cancelled = true;
+    r->facts->cause = cause;
+    failure_set(&r->result->failure, cause, "", NULL, "%s", message);
+    runner_event(r, "cancelled", cause);
+    r->phase = RUNNER_OVER;
+}
+
+/* ---- the monitor ---- */
+
+static void fail_never_booted(struct runner *r, const char *cause,
+                              const char *why)
+{
+    runner_fail(r, cause, r->machine->kernel_path,
+                "microsbx boot with the same options shows its console; "
+                "microsbx doctor looks at this host",
+                "the guest %s before its agent answered", why);
+}
+
+static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
+{
+    struct outcome_facts *facts = r->facts;
+    bool early = r->result->ready_ns == 0;
+
+    r->machine_ended = true;
+    r->result->stats = e->stats;
+    r->result->has_stats = true;
+    r->result->machine_end = e->reason;
+    if (r->phase == RUNNER_OVER)
+        return; /* we stopped it */
+    runner_event(r, "machine_end", monitor_exit_reason_name(e->reason));
+    switch (e->reason) {
+    case MONITOR_EXIT_PANIC:
+        facts->guest_panic = true;
+        if (early)
+            fail_never_booted(r, "guest_panic", "kernel panicked");
+        break;
+    case MONITOR_EXIT_POWER_OFF:
+    case MONITOR_EXIT_RESET:
+    case MONITOR_EXIT_TRIPLE_FAULT:
+        facts->guest_halt = true;
+        facts->cause = monitor_exit_reason_name(e->reason);
+        if (early)
+            fail_never_booted(r, facts->cause, "ended");
+        break;
+    case MONITOR_EXIT_EMULATION:
+    case MONITOR_EXIT_INTERNAL:
+        if (early) {
+            facts->guest_ran = false; /* nothing of the workload did */
+            fail_never_booted(r, "kvm_failed", "could not go on under KVM");
+            break;
+        }
+        facts->monitor_fault = true;
+        facts->cause = monitor_exit_reason_name(e->reason);
+        break;
+    case MONITOR_EXIT_HOST_ERROR:
+    case MONITOR_EXIT_STOPPED:
+        runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
+                    "the monitor could not go on: %s", strerror(-e->error));
+        break;
+    }
+    r->phase = RUNNER_OVER;
+}
+
+/* It ended without a word: what the host saw decides. */
+static void on_monitor_gone(struct runner *r)
+{
+    struct monitor_end end = monitor_finish(r->monitor, 2000);
+    char how[64];
+
+    r->machine_ended = true;
+    monitor_end_describe(&end, how, sizeof(how));
+    runner_event(r, "monitor_gone", how);
+    r->phase = RUNNER_OVER;
+    if (!end.exited && end.signal == SIGKILL) {
+        runner_fail(r, "monitor_killed", "microsbx-vmm",
+                    "look whether the host ran out of memory",
+                    "the monitor was killed from outside (SIGKILL)");
+        return;
+    }
+    r->facts->monitor_fault = true;
+    r->facts->cause = end.exited ? "monitor_exited"
+                      : end.signal == SIGSYS ? "monitor_seccomp"
+                                             : "monitor_crashed";
+    failure_set(&r->result->failure, r->facts->cause, "microsbx-vmm",
+                "keep the evidence: a guest may have attacked the monitor",
+                "the monitor died: %s (%s)", monitor_reason(r->monitor), how);
+}
+
+static void on_stats(struct runner *r, const struct monitor_stats *stats)
+{
+    uint64_t cpu_limit = r->spec->cpu_time_ms * MS;
+
+    for (uint32_t i = 0; i < stats->disk_count; i++) {
+        if (stats->disks[i].limit_hit)
+            r->result->hit_disk = true;
+    }
+    if (r->phase != RUNNER_EXEC)
+        return;
+    if (cpu_limit > 0 && stats->guest_cpu_ns > cpu_limit) {
+        r->result->hit_cpu = true;
+        r->facts->timed_out = true;
+        r->facts->cause = "cpu_time";
+        r->phase = RUNNER_OVER;
+    } else if (r->result->hit_disk && r->spec->disk_ends) {
+        r->facts->ended_by = LIMIT_DISK;
+        r->facts->limit_by_host = true;
+        r->phase = RUNNER_OVER;
+    }
+}
+
+static void on_monitor(struct runner *r)
+{
+    struct monitor_event event;
+
+    monitor_receive(r->monitor, &event);
+    switch (event.kind) {
+    case MONITOR_EVENT_RUNNING:
+        r->result->running_ns = event.running_ns;
+        r->facts->guest_ran = true;
+        runner_event(r, "running", NULL);
+        break;
+    case MONITOR_EVENT_DIAL:
+        vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);
+        break;
+    case MONITOR_EVENT_STATS:
+        on_stats(r, &event.stats);
+        break;
+    case MONITOR_EVENT_EXIT:
+        on_machine_exit(r, &event.exit);
+        break;
+    case MONITOR_EVENT_GONE:
+        on_monitor_gone(r);
+        break;
+    case MONITOR_EVENT_NONE:
+        break;
+    }
+}
+
+/* ---- signals, streams, clock ---- */
+
+static void on_signal(struct runner *r)
+{
+    struct signalfd_siginfo info;
+    uint16_t rows = 0, columns = 0;
+    char message[64];
+
+    if (read(r->spec->signal_fd, &info, sizeof(info)) != sizeof(info))
+        return;
+    if (info.ssi_signo == SIGWINCH) {
+        if (!r->exec_live || !r->spec->winsize)
+            return;
+        r->spec->winsize(r->spec->progress_ctx, &rows, &columns);
+        agent_client_winsize(r->client, r->exec_id, rows, columns);
+        return;
+    }
+    snprintf(message, sizeof(message), "cancelled by signal %s",
+             sigabbrev_np((int)info.ssi_signo));
+    cancel(r, "signal", message);
+}
+
+static void on_output_ready(struct runner *r, struct output *o,
+                            uint32_t stream, const struct trial_sink *sink)
+{
+    ssize_t n = output_write(o);
+    const char *name = stream == PROTO_STDOUT ? "standard output"
+                                              : "standard error";
+
+    if (n > 0)
+        runner_consumed(r, stream, (size_t)n);
+    if (n == -EPIPE)
+        cancel(r, "output_closed", "cancelled: the reader of the output left");
+    else if (n == -ENOSPC || n == -EDQUOT)
+        runner_fail(r, "host_disk_full", sink->file ? sink->file : name,
+                    "make room", "cannot write the workload's output to %s: %s",
+                    sink->file ? sink->file : name, strerror((int)-n));
+    else if (n < 0)
+        runner_fail(r, "output_failed", sink->file ? sink->file : name,
+                    "check where the output goes",
+                    "cannot write the workload's output to %s: %s",
+                    sink->file ? sink->file : name, strerror((int)-n));
+}
+
+/* Keeps the end of what the guest's console said, for people. */
+static void on_console(struct runner *r)
+{
+    uint8_t buf[1024];
+    ssize_t n = read(r->console_fd, buf, sizeof(buf));
+    struct trial_result *t = r->result;
+    size_t drop;
+
+    if (n <= 0) {
+        if (n == 0 || (errno != EAGAIN && errno != EINTR))
+            io_close(&r->console_fd);
+        return;
+    }
+    drop = t->console_len + (size_t)n > TRIAL_CONSOLE_TAIL
+               ? t->console_len + (size_t)n - TRIAL_CONSOLE_TAIL
+               : 0;
+    memmove(t->console, t->console + drop, t->console_len - drop);
+    t->console_len -= drop;
+    memcpy(t->console + t->console_len, buf, (size_t)n);
+    t->console_len += (size_t)n;
+}
+
+static void on_clock(struct runner *r, uint64_t now)
+{
+    if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
+        runner_fail(r, "guest_silent", r->machine->kernel_path,
+                    "microsbx boot with the same options shows its console; "
+                    "microsbx doctor looks at this host",
+                    "the guest's agent did not answer within %llu s",
+                    (unsigned long long)(r->spec->ready_ms / 1000));
+    } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
+        r->facts->timed_out = true;
+        r->result->hit_timeout = true;
+        runner_event(r, "limit", "timeout");
+        r->phase = RUNNER_OVER;
+    } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
+        r->phase = RUNNER_OVER; /* no other reason came: protocol_broken */
+    }
+    if (r->stats_at_ns != 0 && now >= r->stats_at_ns) {
+        monitor_request_stats(r->monitor);
+        r->stats_at_ns = now + STATS_EVERY_NS;
+    }
+}
+
+/* Milliseconds until something is due by the clock, -1 for never. */
+static int next_timeout(const struct runner *r, uint64_t now)
+{
+    uint64_t due = UINT64_MAX;
+
+    if (r->phase < RUNNER_PUT)
+        due = r->ready_deadline_ns;
+    if (r->phase < RUNNER_PUT && !r->client && r->link.fd < 0 &&
+        r->link.retry_ns < due)
+        due = r->link.retry_ns;
+    if (r->deadline_ns != 0 && r->deadline_ns < due)
+        due = r->deadline_ns;
+    if (r->stats_at_ns != 0 && r->stats_at_ns < due)
+        due = r->stats_at_ns;
+    if (r->verdict_at_ns != 0 && r->verdict_at_ns < due)
+        due = r->verdict_at_ns;
+    if (due == UINT64_MAX)
+        return -1;
+    return due <= now ? 0 : (int)((due - now + MS - 1) / MS);
+}
+
+/* ---- the loop ---- */
+
+static int sink_fd(const struct output *o, const struct trial_sink *sink)
+{
+    /* Watched without events too: poll tells when the reader is gone. */
+    return o->relay.error == 0 ? sink->fd : -1;
+}
+
+static void fill_polls(const struct runner *r, struct pollfd *polls)
+{
+    const struct trial_spec *s = r->spec;
+    int agent = r->client ? agent_client_fd(r->client) : r->link.fd;
+    short agent_events =
+        r->client ? agent_client_events(r->client) : (short)POLLIN;
+
+    if (r->verdict_at_ns != 0)
+        agent = -1;
+    polls[SOURCE_MONITOR] =
+        (struct pollfd){r->machine_ended ? -1 : monitor_fd(r->monitor),
+                        POLLIN, 0};
+    polls[SOURCE_AGENT] = (struct pollfd){agent, agent_events, 0};
+    polls[SOURCE_STDIN] = (struct pollfd){
+        runner_stdin_wanted(r) ? s->stdin_fd : -1, POLLIN, 0};
+    polls[SOURCE_STDOUT] =
+        (struct pollfd){sink_fd(&r->out, &s->out),
+                        output_pending(&r->out) ? POLLOUT : 0, 0};
+    polls[SOURCE_STDERR] =
+        (struct pollfd){sink_fd(&r->err, &s->err),
+                        output_pending(&r->err) ? POLLOUT : 0, 0};
+    polls[SOURCE_SIGNAL] = (struct pollfd){s->signal_fd, POLLIN, 0};
+    polls[SOURCE_CONSOLE] = (struct pollfd){r->console_fd, POLLIN, 0};
+}
+
+static void on_agent(struct runner *r, short revents)
+{
+    int fd = -1;
+
+    if (r->client) {
+        runner_agent_process(r, revents);
+        return;
+    }
+    if (agent_link_read(&r->link, io_now_ns(), &fd) == 1) {
+        int ret = runner_agent_start(r, fd);
+
+        if (ret != 0)
+            runner_fail(r, "host", "agent", NULL,
+                        "cannot talk to the guest: %s", strerror(-ret));
+    }
+}
+
+static void dispatch(struct runner *r, const struct pollfd *polls)
+{
+    if (polls[SOURCE_SIGNAL].revents)
+        on_signal(r);
+    if (polls[SOURCE_CONSOLE].revents)
+        on_console(r);
+    if (polls[SOURCE_AGENT].revents && r->phase != RUNNER_OVER)
+        on_agent(r, polls[SOURCE_AGENT].revents);
+    if (polls[SOURCE_MONITOR].revents)
+        on_monitor(r);
+    if (polls[SOURCE_STDIN].revents && runner_stdin_wanted(r))
+        runner_stdin(r);
+    if (polls[SOURCE_STDOUT].revents & POLLOUT)
+        on_output_ready(r, &r->out, PROTO_STDOUT, &r->spec->out);
+    else if (polls[SOURCE_STDOUT].revents && r->phase != RUNNER_OVER)
+        cancel(r, "output_closed", "cancelled: the reader of the output left");
+    if (polls[SOURCE_STDERR].revents & POLLOUT)
+        on_output_ready(r, &r->err, PROTO_STDERR, &r->spec->err);
+}
+
+static void loop_until_over(struct runner *r)
+{
+    struct pollfd polls[SOURCE_COUNT];
+
+    while (r->phase != RUNNER_OVER) {
+        uint64_t now = io_now_ns();
+
+        if (!r->client && r->phase == RUNNER_CONNECT &&
+            agent_link_try(&r->link, r->monitor, now) != 0)
+            runner_fail(r, "host", "agent", NULL,
+                        "cannot reach the guest's agent: out of descriptors");
+        fill_polls(r, polls);
+        if (poll(polls, SOURCE_COUNT, next_timeout(r, now)) < 0 &&
+            errno != EINTR)
+            runner_fail(r, "host", "poll", NULL, "poll failed: %s",
+                        strerror(errno));
+        else
+            dispatch(r, polls);
+        on_clock(r, io_now_ns());
+    }
+}
+
+/* Stops the vCPUs first; then takes what the guest had sent by then. */
+static void stop_machine(struct runner *r)
+{
+    uint64_t deadline = io_now_ns() + STOP_TIMEOUT_NS;
+
+    if (!r->machine_ended)
+        monitor_stop(r->monitor);
+    while (!r->machine_ended) {
+        struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
+
+        if (io_now_ns() >= deadline) {
+            r->facts->monitor_fault = true;
+            r->facts->cause = "monitor_hung";
+            break;
+        }
+        if (poll(&p, 1, 100) > 0)
+            on_monitor(r);
+    }
+    if (r->client && r->facts->timed_out)
+        runner_agent_process(r, POLLIN);
+    if (r->result->has_stats)
+        on_stats(r, &r->result->stats);
+    monitor_finish(r->monitor, 2000);
+}
+
+/* What the workload wrote reaches the user, however slow the reader is. */
+static void drain_output(struct runner *r)
+{
+    struct pollfd p[3];
+
+    while ((output_pending(&r->out) || output_pending(&r->err)) &&
+           !r->facts->cancelled && !r->facts->host_failed) {
+        p[0] = (struct pollfd){output_pending(&r->out) ? r->spec->out.fd : -1,
+                               POLLOUT, 0};
+        p[1] = (struct pollfd){output_pending(&r->err) ? r->spec->err.fd : -1,
+                               POLLOUT, 0};
+        p[2] = (struct pollfd){r->spec->signal_fd, POLLIN, 0};
+        if (poll(p, 3, -1) < 0 && errno != EINTR)
+            break;
+        if (p[2].revents)
+            on_signal(r);
+        if (p[0].revents)
+            on_output_ready(r, &r->out, PROTO_STDOUT, &r->spec->out);
+        if (p[1].revents)
+            on_output_ready(r, &r->err, PROTO_STDERR, &r->spec->err);
+    }
+}
+
+static int open_console(struct runner *r)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
+                   pair) != 0)
+        return -errno;
+    r->console_fd = pair[0];
+    r->machine->config.console_out_fd = pair[1];
+    return 0;
+}
+
+/* Everything up to the guest's first instruction. */
+static int prepare(struct runner *r)
+{
+    struct monitor_names names = machine_names(r->machine);
+    struct failure *f = &r->result->failure;
+    int ret = output_init(&r->out, &r->spec->out, r->spec->output_limit);
+
+    if (ret == 0)
+        ret = output_init(&r->err, &r->spec->err, r->spec->output_limit);
+    if (ret == 0)
+        ret = open_console(r);
+    if (ret != 0) {
+        failure_set(f, "host", "memory", NULL, "cannot prepare the trial: %s",
+                    strerror(-ret));
+        return ret;
+    }
+    r->machine->config.vsock = true;
+    r->machine->config.vsock_dial = true;
+    ret = monitor_spawn(&r->monitor, f);
+    if (ret == 0)
+        ret = monitor_build(r->monitor, &r->machine->config, &names, f);
+    vm_config_fini(&r->machine->config);
+    if (ret == 0) {
+        ret = monitor_start(r->monitor);
+        if (ret != 0)
+            failure_set(f, "monitor_died", "microsbx-vmm", NULL,
+                        "the monitor ended before the guest ran");
+    }
+    if (ret != 0)
+        r->facts->cause = f->code;
+    return ret;
+}
+
+static void runner_fini(struct runner *r)
+{
+    agent_client_free(r->client);
+    agent_link_fini(&r->link);
+    monitor_free(r->monitor);
+    output_fini(&r->out);
+    output_fini(&r->err);
+    digest_free(r->file_digest);
+    io_close(&r->file_fd);
+    io_close(&r->console_fd);
+}
+
+void trial_run(const struct trial_spec *spec, struct machine *machine,
+               struct trial_result *ret_result)
+{
+    struct timespec wall;
+    struct runner r = {
+        .spec = spec,
+        .machine = machine,
+        .result = ret_result,
+        .facts = &ret_result->facts,
+        .file_fd = -1,
+        .console_fd = -1,
+    };
+
+    memset(ret_result, 0, sizeof(*ret_result));
+    clock_gettime(CLOCK_REALTIME, &wall);
+    ret_result->started_at = (double)wall.tv_sec + (double)wall.tv_nsec / 1e9;
+    ret_result->started_ns = io_now_ns();
+    agent_link_init(&r.link);
+    r.ready_deadline_ns = ret_result->started_ns + spec->ready_ms * MS;
+    runner_event(&r, "phase", "boot");
+    if (spec->progress)
+        spec->progress(spec->progress_ctx, "boot");
+    if (prepare(&r) == 0) {
+        loop_until_over(&r);
+        stop_machine(&r);
+        drain_output(&r);
+    }
+    if (r.out.digest && r.err.digest) {
+        output_result(&r.out, &ret_result->out);
+        output_result(&r.err, &ret_result->err);
+    }
+    runner_fini(&r);
+    ret_result->end_ns = io_now_ns();
+    ret_result->outcome = outcome_decide(&ret_result->facts);
+    runner_event(&r, "outcome", outcome_name(ret_result->outcome.kind));
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The inside of trial_run: one poll loop over the monitor, the agent, the
+ * user's streams, signals and the clock. Private to trial/.
+ *
+ * runner.c       the loop, its phases and its end
+ * runner_agent.c what the agent's events mean
+ */
+#ifndef MICROSBX_TRIAL_RUNNER_H
+#define MICROSBX_TRIAL_RUNNER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "trial/agent_client.h"
+#include "trial/agent_link.h"
+#include "trial/output.h"
+#include "trial/trial.h"
+
+enum runner_phase {
+    RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
+    RUNNER_PUT,
+    RUNNER_EXEC,
+    RUNNER_GET,
+    RUNNER_OVER, /* nothing more is expected of the guest */
+};
+
+struct runner {
+    const struct trial_spec *spec;
+    struct machine *machine;
+    struct trial_result *result;
+    struct outcome_facts *facts; /* of result */
+    struct monitor *monitor;
+    struct agent_link link;
+    struct agent_client *client; /* NULL until connected */
+    enum runner_phase phase;
+    struct output out, err;
+    uint32_t exec_id;
+    bool exec_live;
+    bool stdin_open;
+    size_t file_index;  /* of spec->files: the one in progress, or next */
+    uint32_t file_id;
+    int file_fd;        /* its local file, or -1 */
+    struct digest *file_digest;
+    int console_fd;     /* our end; -1 */
+    uint64_t ready_deadline_ns;
+    uint64_t deadline_ns;  /* of the workload; 0: none yet */
+    uint64_t stats_at_ns;  /* next look at the counters; 0: not needed */
+    uint64_t verdict_at_ns; /* connection lost: wait for the reason till then */
+    bool machine_ended;    /* EXIT or GONE was seen */
+};
+
+/* Ends the trial for the host's own reason; the first reason stays. */
+void runner_fail(struct runner *r, const char *cause, const char *object,
+                 const char *remedy, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* One NDJSON line, if the user asked for them. */
+void runner_event(struct runner *r, const char *event, const char *detail);
+
+/* Makes the client over a connected stream: 0 or a negative errno. */
+int runner_agent_start(struct runner *r, int fd)
+    __attribute__((warn_unused_result));
+/* The agent's descriptor is ready, or looked at once more. */
+void runner_agent_process(struct runner *r, short revents);
+/* Gives stdin bytes to the workload when both sides are ready. */
+void runner_stdin(struct runner *r);
+/* True if stdin should be polled. */
+bool runner_stdin_wanted(const struct runner *r);
+/* Credit for output that has been written. */
+void runner_consumed(struct runner *r, uint32_t stream, size_t bytes);
+
+#endif

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the agent's events mean for a trial: files in, the command, files out.
+ * Everything the agent says is a claim.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/text.h"
+#include "trial/runner.h"
+
+static void next_step(struct runner *r);
+
+/* Ends the file in progress, with what is known of it. */
+static void finish_file(struct runner *r, int error, bool error_here,
+                        uint64_t bytes)
+{
+    struct trial_file_result *file = &r->result->files[r->file_index];
+
+    file->status = error == 0 ? TRIAL_FILE_OK : TRIAL_FILE_ERROR;
+    file->error = error;
+    file->error_here = error_here;
+    file->bytes = bytes;
+    if (error == 0 && r->file_digest)
+        digest_hex(r->file_digest, file->sha256);
+    digest_free(r->file_digest);
+    r->file_digest = NULL;
+    io_close(&r->file_fd);
+    r->file_id = 0;
+    r->file_index++;
+}
+
+static void fail_put(struct runner *r, const struct trial_file *file, int error,
+                     bool here)
+{
+    runner_fail(r, "put_failed", file->src,
+                here ? "check the file on this host"
+                     : "check the path in the guest and the disk limit",
+                "cannot put %s to %s: %s: %s", file->src, file->dst,
+                here ? "on this host" : "in the guest", strerror(error));
+}
+
+static int start_put(struct runner *r, const struct trial_file *file)
+{
+    struct stat st;
+    int ret;
+
+    r->file_fd = open(file->src, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (r->file_fd < 0 || fstat(r->file_fd, &st) != 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
+    ret = agent_client_write_file(r->client, file->dst, r->spec->user,
+                                  st.st_mode & 0777, r->file_fd, &r->file_id);
+    return ret;
+}
+
+static int start_get(struct runner *r, const struct trial_file *file)
+{
+    r->file_fd = open(file->dst,
+                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW |
+                          O_NONBLOCK,
+                      0644);
+    if (r->file_fd < 0)
+        return -errno;
+    return agent_client_read_file(r->client, file->src, r->spec->user,
+                                  TRIAL_FILE_LIMIT, r->file_fd, &r->file_id);
+}
+
+/* The next file of this phase, or NULL. */
+static const struct trial_file *next_file(struct runner *r)
+{
+    bool get = r->phase == RUNNER_GET;
+
+    while (r->file_index < r->spec->file_count &&
+           r->spec->files[r->file_index].get != get)
+        r->file_index++;
+    return r->file_index < r->spec->file_count
+               ? &r->spec->files[r->file_index]
+               : NULL;
+}
+
+/* Starts files until one is on its way; true if one is. */
+static bool start_file(struct runner *r)
+{
+    const struct trial_file *file;
+
+    while ((file = next_file(r)) && r->phase != RUNNER_OVER) {
+        int ret;
+
+        r->file_digest = digest_new();
+        ret = r->file_digest ? file->get ? start_get(r, file)
+                                         : start_put(r, file)
+                             : -ENOMEM;
+        if (ret == 0)
+            return true;
+        finish_file(r, -ret, true, 0);
+        if (!file->get)
+            fail_put(r, file, -ret, true);
+    }
+    return false;
+}
+
+static void start_exec(struct runner *r)
+{
+    const struct trial_spec *s = r->spec;
+    struct agent_exec_request request = {
+        .argv = s->argv,
+        .env = s->env,
+        .cwd = s->workdir,
+        .user = s->user,
+        .pids_max = s->pids_limit,
+        .tty = s->tty,
+        .rows = s->tty_rows,
+        .cols = s->tty_columns,
+        .open_stdin = s->stdin_fd >= 0,
+    };
+    int ret = agent_client_exec(r->client, &request, &r->exec_id);
+
+    if (ret != 0) {
+        runner_fail(r, "usage", s->argv[0],
+                    "shorten arguments, environment, user or folder",
+                    "cannot ask the guest to run %s: %s", s->argv[0],
+                    strerror(-ret));
+        return;
+    }
+    r->exec_live = true;
+    r->stdin_open = s->stdin_fd >= 0;
+    r->facts->workload_may_run = true;
+    r->result->exec_ns = io_now_ns();
+    if (s->timeout_ms > 0)
+        r->deadline_ns = r->result->exec_ns + s->timeout_ms * 1000000u;
+    if (s->cpu_time_ms > 0 || s->disk_ends)
+        r->stats_at_ns = r->result->exec_ns;
+}
+
+static void enter_phase(struct runner *r, enum runner_phase phase,
+                        const char *name)
+{
+    r->phase = phase;
+    r->file_index = 0;
+    runner_event(r, "phase", name);
+    if (r->spec->progress)
+        r->spec->progress(r->spec->progress_ctx, name);
+}
+
+/* Called whenever something of a phase has ended: go on, or to the next. */
+static void next_step(struct runner *r)
+{
+    if (r->phase == RUNNER_CONNECT)
+        enter_phase(r, RUNNER_PUT, "put");
+    if (r->phase == RUNNER_PUT) {
+        if (start_file(r) || r->phase != RUNNER_PUT)
+            return;
+        enter_phase(r, RUNNER_EXEC, "run");
+        start_exec(r);
+        return;
+    }
+    if (r->phase == RUNNER_EXEC && !r->exec_live)
+        enter_phase(r, RUNNER_GET, "get");
+    if (r->phase == RUNNER_GET && !start_file(r) && r->phase == RUNNER_GET)
+        enter_phase(r, RUNNER_OVER, "end");
+}
+
+static void on_hello(void *arg, const struct proto_hello *hello)
+{
+    struct runner *r = arg;
+
+    r->result->ready_ns = io_now_ns();
+    memcpy(r->result->kernel_release, hello->release,
+           sizeof(r->result->kernel_release));
+    runner_event(r, "ready", NULL);
+    next_step(r);
+}
+
+static void on_exec_started(void *arg, uint32_t id)
+{
+    struct runner *r = arg;
+
+    if (id == r->exec_id)
+        runner_event(r, "started", NULL);
+}
+
+static void on_exec_failed(void *arg, uint32_t id,
+                           const struct agent_exec_failure *failure)
+{
+    struct runner *r = arg;
+    const char *name = r->spec->argv[0];
+    const char *why = strerror(failure->err);
+
+    if (id != r->exec_id)
+        return;
+    r->exec_live = false;
+    r->result->exec_end_ns = io_now_ns();
+    switch (failure->reason) {
+    case PROTO_FAIL_NOT_FOUND:
+    case PROTO_FAIL_NOT_EXECUTABLE:
+        r->facts->has_status = true;
+        r->facts->exit_code = failure->exit_code;
+        r->facts->cause = failure->reason == PROTO_FAIL_NOT_FOUND
+                              ? "not_found"
+                              : "not_executable";
+        failure_set(&r->result->failure, r->facts->cause, name,
+                    failure->reason == PROTO_FAIL_NOT_FOUND
+                        ? "check the command and the image"
+                        : NULL,
+                    "cannot run %s in the guest: %s", name, why);
+        next_step(r);
+        return;
+    case PROTO_FAIL_USER:
+        why = "there is no such user in the image";
+        name = r->spec->user ? r->spec->user : "(default user)";
+        break;
+    case PROTO_FAIL_CWD:
+        name = r->spec->workdir ? r->spec->workdir : "(home)";
+        break;
+    case PROTO_FAIL_NO_ROOT:
+        why = "the guest has no root file system";
+        break;
+    default:
+        break;
+    }
+    /* Nothing of the workload has run: its exec was refused beforehand. */
+    r->facts->workload_may_run = false;
+    runner_fail(r, "exec_refused", name, "check the options and the image",
+                "cannot run %s in the guest: %s: %s", r->spec->argv[0], name,
+                why);
+}
+
+static void on_output(void *arg, uint32_t id, uint32_t stream,
+                      const void *bytes, size_t len)
+{
+    struct runner *r = arg;
+    struct output *o = stream == PROTO_STDERR ? &r->err : &r->out;
+    size_t disposed = output_add(o, bytes, len);
+
+    if (o->dropped > 0 && o->accepted >= o->limit && !r->result->hit_output) {
+        r->result->hit_output = true;
+        runner_event(r, "limit", "output");
+        if (r->spec->output_ends && id == r->exec_id) {
+            r->facts->ended_by = LIMIT_OUTPUT;
+            r->facts->limit_by_host = true;
+            r->phase = RUNNER_OVER;
+        }
+    }
+    if (disposed > 0)
+        agent_client_consumed(r->client, id, stream, disposed);
+}
+
+/* Which limits the agent says were touched, and which of them ended it. */
+static void note_limits(struct runner *r, const struct proto_exec_exit *status)
+{
+    struct trial_result *result = r->result;
+
+    result->hit_memory = (status->flags & PROTO_EXIT_OOM) != 0;
+    result->hit_pids = (status->flags & PROTO_EXIT_PIDS) != 0;
+    if (status->flags & PROTO_EXIT_DISK_FULL)
+        result->hit_disk = true;
+    if (result->hit_memory && !r->spec->memory_notes)
+        r->facts->ended_by = LIMIT_MEMORY;
+    else if (result->hit_pids && !r->spec->pids_notes)
+        r->facts->ended_by = LIMIT_PIDS;
+    else if (result->hit_disk && r->spec->disk_ends)
+        r->facts->ended_by = LIMIT_DISK;
+}
+
+static void on_exec_exit(void *arg, uint32_t id,
+                         const struct proto_exec_exit *status)
+{
+    struct runner *r = arg;
+
+    if (id != r->exec_id)
+        return;
+    r->exec_live = false;
+    r->deadline_ns = 0;
+    r->stats_at_ns = 0;
+    r->result->exec_end_ns = io_now_ns();
+    r->result->exit = *status;
+    r->result->has_exit = true;
+    r->facts->has_status = true;
+    r->facts->exit_code = (int)status->code;
+    r->facts->signal = (int)status->signal;
+    note_limits(r, status);
+    runner_event(r, "exited", NULL);
+    next_step(r);
+}
+
+static void on_file_bytes(void *arg, uint32_t id, const void *bytes,
+                          size_t len)
+{
+    struct runner *r = arg;
+
+    if (id == r->file_id && r->file_digest)
+        digest_update(r->file_digest, bytes, len);
+}
+
+static void on_file_done(void *arg, uint32_t id,
+                         const struct proto_file_done *done, int local_err)
+{
+    struct runner *r = arg;
+    const struct trial_file *file;
+    int error = local_err != 0 ? local_err : (int)done->err;
+
+    if (id != r->file_id || r->file_index >= r->spec->file_count)
+        return;
+    file = &r->spec->files[r->file_index];
+    finish_file(r, error, local_err != 0, done->bytes);
+    if (error != 0 && !file->get) {
+        fail_put(r, file, error, local_err != 0);
+        return;
+    }
+    if (error != 0)
+        unlink(file->dst); /* half a file would look like a whole one */
+    next_step(r);
+}
+
+int runner_agent_start(struct runner *r, int fd)
+{
+    static const struct agent_client_ops OPS = {
+        .hello = on_hello,
+        .exec_started = on_exec_started,
+        .exec_failed = on_exec_failed,
+        .output = on_output,
+        .exec_exit = on_exec_exit,
+        .file_bytes = on_file_bytes,
+        .file_done = on_file_done,
+    };
+    int ret = agent_client_new(fd, &OPS, r, &r->client);
+
+    if (ret != 0)
+        io_close(&fd);
+    return ret;
+}
+
+void runner_agent_process(struct runner *r, short revents)
+{
+    int ret = agent_client_process(r->client, revents);
+    char shown[200];
+
+    if (ret == 0 || r->phase == RUNNER_OVER || r->verdict_at_ns != 0)
+        return;
+    if (r->phase == RUNNER_CONNECT && ret == -ECONNRESET) {
+        /* It hung up before its hello: the next attempt will tell. */
+        agent_client_free(r->client);
+        r->client = NULL;
+        return;
+    }
+    r->facts->protocol_broken = true;
+    text_escape(agent_client_reason(r->client),
+                strlen(agent_client_reason(r->client)), shown, sizeof(shown));
+    runner_event(r, "agent_lost", shown);
+    /* A guest that dies takes its agent along: wait for the monitor's word. */
+    r->verdict_at_ns = io_now_ns() + 1000000000u;
+}
+
+bool runner_stdin_wanted(const struct runner *r)
+{
+    return r->stdin_open && r->exec_live && r->verdict_at_ns == 0 &&
+           agent_client_stdin_room(r->client, r->exec_id) > 0;
+}
+
+void runner_stdin(struct runner *r)
+{
+    uint8_t buf[32768];
+    size_t room = agent_client_stdin_room(r->client, r->exec_id);
+    ssize_t n;
+
+    if (room > sizeof(buf))
+        room = sizeof(buf);
+    n = read(r->spec->stdin_fd, buf, room);
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return;
+    if (n > 0) {
+        /* Within the room just asked for, so all of it is taken; an exec
+         * that ended meanwhile takes nothing, and nobody misses it. */
+        if (agent_client_stdin_write(r->client, r->exec_id, buf, (size_t)n) ==
+            n)
+            return;
+    }
+    agent_client_stdin_close(r->client, r->exec_id);
+    r->stdin_open = false;
+}
+
+void runner_consumed(struct runner *r, uint32_t stream, size_t bytes)
+{
+    if (r->client && r->exec_id != 0)
+        agent_client_consumed(r->client, r->exec_id, stream, bytes);
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One trial: one virtual machine, one command, one result.
+ *
+ * What the user wants is struct trial_spec; what happened is struct
+ * trial_result; trial_run does it and always fills the result, whatever
+ * happens. result.c writes it as one line of JSON.
+ */
+#ifndef MICROSBX_TRIAL_TRIAL_H
+#define MICROSBX_TRIAL_TRIAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/digest.h"
+#include "base/failure.h"
+#include "guest/proto.h"
+#include "trial/machine_spec.h"
+#include "trial/outcome.h"
+#include "vmm/monitor_proto.h"
+
+#define TRIAL_FILES_MAX 256u
+#define TRIAL_TIMEOUT_DEFAULT_MS (10u * 60u * 1000u)
+#define TRIAL_READY_TIMEOUT_MS (180u * 1000u) /* boot to the agent's hello */
+#define TRIAL_OUTPUT_LIMIT_DEFAULT ((uint64_t)10 << 20)
+#define TRIAL_PIDS_LIMIT_DEFAULT 512u
+#define TRIAL_CONSOLE_TAIL 2048u /* last bytes of the console, kept */
+#define TRIAL_FILE_LIMIT ((uint64_t)100 << 20) /* of one fetched file */
+
+/* --put SRC:DST or --get SRC:DST */
+struct trial_file {
+    bool get;
+    const char *src; /* borrowed */
+    const char *dst;
+};
+
+/* Where a stream of the workload goes. */
+struct trial_sink {
+    int fd;           /* borrowed; -1: nowhere, only counted */
+    const char *file; /* its name, or NULL */
+};
+
+/* All strings are borrowed and outlive the trial. */
+struct trial_spec {
+    const char *const *argv; /* NULL-ended */
+    const char *const *env;  /* NAME=value, NULL-ended; image's included */
+    const char *workdir;     /* or NULL */
+    const char *user;        /* or NULL */
+    int stdin_fd;            /* -1: the workload's stdin is empty */
+    bool tty;
+    uint16_t tty_rows, tty_columns;
+    uint64_t timeout_ms;  /* of the workload, by the host's clock */
+    uint64_t ready_ms;    /* boot to the agent's hello */
+    uint64_t cpu_time_ms; /* of all vCPUs; 0: no limit */
+    uint64_t output_limit; /* bytes a stream */
+    uint32_t pids_limit;
+    bool output_ends, disk_ends; /* a touched limit ends the trial */
+    bool pids_notes, memory_notes; /* a touched limit does not */
+    struct trial_sink out, err;
+    const struct trial_file *files;
+    size_t file_count;
+    int signal_fd; /* SIGINT, SIGTERM, SIGHUP, SIGWINCH arrive here */
+    FILE *events;  /* NDJSON, or NULL */
+    /* Called when a phase begins ("boot", "run", ...); may be NULL. */
+    void (*progress)(void *ctx, const char *phase);
+    void *progress_ctx;
+    /* The terminal's new size after SIGWINCH; may be NULL. */
+    void (*winsize)(void *ctx, uint16_t *rows, uint16_t *columns);
+};
+
+struct trial_stream {
+    uint64_t bytes;    /* delivered to the sink */
+    uint64_t dropped;  /* beyond the limit */
+    char sha256[DIGEST_HEX_SIZE]; /* of the delivered bytes */
+};
+
+enum trial_file_status {
+    TRIAL_FILE_NOT_DONE, /* put: not_sent, get: not_fetched */
+    TRIAL_FILE_OK,
+    TRIAL_FILE_ERROR, /* error says which */
+};
+
+struct trial_file_result {
+    enum trial_file_status status;
+    int error;       /* a Linux errno, positive */
+    bool error_here; /* of the host's file, not the guest's */
+    uint64_t bytes;
+    char sha256[DIGEST_HEX_SIZE];
+};
+
+struct trial_result {
+    struct outcome_facts facts;
+    struct outcome outcome;
+    struct failure failure; /* set for infra_*: a sentence */
+    bool has_exit;          /* exit holds the agent's claim */
+    struct proto_exec_exit exit;
+    bool has_stats;
+    struct monitor_stats stats;
+    enum monitor_exit_reason machine_end; /* 0: not known */
+    struct trial_stream out, err;
+    struct trial_file_result files[TRIAL_FILES_MAX];
+    bool hit_timeout, hit_output, hit_disk, hit_pids, hit_memory, hit_cpu;
+    double started_at;    /* seconds since 1970, host */
+    uint64_t started_ns;  /* CLOCK_MONOTONIC at each step; 0: not reached */
+    uint64_t running_ns;  /* first KVM_RUN */
+    uint64_t ready_ns;    /* hello */
+    uint64_t exec_ns;     /* exec request sent */
+    uint64_t exec_end_ns; /* its end */
+    uint64_t end_ns;      /* nothing is left of it */
+    char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */
+    uint8_t console[TRIAL_CONSOLE_TAIL]; /* raw bytes of the guest */
+    size_t console_len;
+};
+
+/*
+ * Runs one trial in a machine that is open (its descriptors go to the monitor
+ * and are closed here). Returns nothing: *ret_result says all. The monitor is
+ * gone when this returns.
+ */
+void trial_run(const struct trial_spec *spec, struct machine *machine,
+               struct trial_result *ret_result);
+
+#endif
