@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Mapping guest memory; see the header. */
+#include "vmm/memory.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+
+#include "base/num.h"
+#include "vmm/kvm.h"
+#include "vmm/x86/map.h"
+
+/*
+ * Guards are as large as a huge page, and regions start on one: guest and host
+ * addresses are then congruent, without which KVM cannot use huge pages.
+ * Address space costs nothing.
+ */
+#define HUGE_PAGE ((uint64_t)2 << 20)
+#define GUARD HUGE_PAGE
+
+/* Opens [host, host + bytes) of the reservation and names it to the guest. */
+static int add_region(struct memory *memory, uint8_t *host, gpa_t base,
+                      uint64_t bytes)
+{
+    if (mprotect(host, bytes, PROT_READ | PROT_WRITE) < 0)
+        return -errno;
+    /*
+     * Huge pages where the host lets us choose: a guest touches most of its
+     * memory within its first second, and it is the faults that cost. Refusal
+     * changes nothing but speed.
+     */
+    (void)madvise(host, bytes, MADV_HUGEPAGE);
+    return guest_mem_add(&memory->guest, base, bytes, host);
+}
+
+int memory_init(struct memory *memory, uint64_t bytes)
+{
+    uint64_t low = num_min(bytes, MAP_RAM_HOLE_START);
+    uint64_t high = bytes - low;
+    uint8_t *start;
+    int ret;
+
+    *memory = (struct memory){0};
+    memory->reserved = bytes + 4 * GUARD;
+    memory->reservation = mmap(NULL, memory->reserved, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                               -1, 0);
+    if (memory->reservation == MAP_FAILED) {
+        *memory = (struct memory){0};
+        return -errno;
+    }
+    start = (uint8_t *)num_align_up((uintptr_t)memory->reservation, HUGE_PAGE);
+    ret = add_region(memory, start + GUARD, 0, low);
+    if (ret == 0 && high > 0)
+        ret = add_region(memory, start + GUARD + low + GUARD,
+                         MAP_RAM_HOLE_END, high);
+    if (ret < 0)
+        memory_fini(memory);
+    return ret;
+}
+
+void memory_fini(struct memory *memory)
+{
+    if (memory->reservation)
+        munmap(memory->reservation, memory->reserved);
+    *memory = (struct memory){0};
+}
+
+int memory_add_slots(const struct memory *memory, int vm_fd)
+{
+    for (unsigned i = 0; i < memory->guest.region_count; i++) {
+        const struct guest_mem_region *region = &memory->guest.regions[i];
+        struct kvm_userspace_memory_region slot = {
+            .slot = i,
+            .guest_phys_addr = region->base,
+            .memory_size = region->size,
+            .userspace_addr = (uintptr_t)region->host,
+        };
+        int ret = kvm_ioctl(vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
+
+        if (ret < 0)
+            return ret;
+    }
+    return 0;
+}

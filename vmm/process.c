@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The monitor's own process; see the header. */
+#include "vmm/process.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/num.h"
+#include "vmm/monitor_proto.h"
+
+/* What a terminal or a closed pipe sends: the harness decides, not we. */
+static const int ignored_signals[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT};
+
+static int ignore_signals(void)
+{
+    const struct sigaction action = {.sa_handler = SIG_IGN};
+
+    for (size_t i = 0; i < ARRAY_SIZE(ignored_signals); i++)
+        if (sigaction(ignored_signals[i], &action, NULL) < 0)
+            return -errno;
+    return 0;
+}
+
+int process_confine(void)
+{
+    const struct rlimit no_core = {0};
+
+    /* A harness that died before this line is noticed by its closed socket. */
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return -errno;
+    /* No core file, no ptrace: guest memory and descriptors stay in here. */
+    if (prctl(PR_SET_DUMPABLE, 0) < 0 || setrlimit(RLIMIT_CORE, &no_core) < 0)
+        return -errno;
+    if (close_range(MONITOR_SOCKET_FD + 1, ~0u, 0) < 0)
+        return -errno;
+    /* One heap for all threads: an arena each would cost more than we use. */
+    (void)mallopt(M_ARENA_MAX, 1);
+    return ignore_signals();
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the monitor makes of its own process before it reads its first message:
+ * dies with the harness, leaves no core, cannot be traced, holds no descriptor
+ * it was not given, and keeps its heap in one small arena.
+ */
+#ifndef MICROSBX_VMM_PROCESS_H
+#define MICROSBX_VMM_PROCESS_H
+
+/* Keeps descriptors 0, 1, 2 and MONITOR_SOCKET_FD. 0 or -errno. */
+int process_confine(void) __attribute__((warn_unused_result));
+
+#endif

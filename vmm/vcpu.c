@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One virtual CPU; see the header. */
+#include "vmm/vcpu.h"
+
+#include <errno.h>
+#include <linux/kvm.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "vmm/exit_text.h"
+
+/*
+ * A vCPU thread runs the loop below, registers of devices and at most one
+ * request handed in by a register write. Only pages that are touched cost.
+ */
+#define STACK_SIZE ((size_t)256 << 10)
+
+/* A little-endian value of 1, 2, 4 or 8 bytes in KVM's buffer. */
+static uint64_t get_value(const uint8_t *p, unsigned size)
+{
+    uint64_t value = 0;
+
+    memcpy(&value, p, size);
+    return value;
+}
+
+/* One OUT or IN, or a whole REP OUTS or INS of the same port. */
+static void handle_io(struct vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->kvm.run;
+    struct bus *bus = vcpu->env->pio;
+    unsigned size = run->io.size;
+    uint8_t *data = (uint8_t *)run + run->io.data_offset;
+
+    for (uint32_t i = 0; i < run->io.count; i++, data += size) {
+        if (run->io.direction == KVM_EXIT_IO_OUT) {
+            bus_write(bus, run->io.port, size, get_value(data, size));
+        } else {
+            uint64_t value = bus_read(bus, run->io.port, size);
+
+            memcpy(data, &value, size);
+        }
+    }
+}
+
+static void handle_mmio(struct vcpu *vcpu)
+{
+    struct kvm_run *run = vcpu->kvm.run;
+    struct bus *bus = vcpu->env->mmio;
+    unsigned len = run->mmio.len;
+    bool sized = len == 1 || len == 2 || len == 4 || len == 8;
+
+    if (!sized) {
+        /* Part of an access across a page's end: no register is there. */
+        atomic_fetch_add_explicit(&bus->unclaimed, 1, memory_order_relaxed);
+        if (!run->mmio.is_write)
+            memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
+        return;
+    }
+    if (run->mmio.is_write) {
+        bus_write(bus, run->mmio.phys_addr, len,
+                  get_value(run->mmio.data, len));
+    } else {
+        uint64_t value = bus_read(bus, run->mmio.phys_addr, len);
+
+        memcpy(run->mmio.data, &value, len);
+    }
+}
+
+/* The machine is over because of this exit. */
+static void report_end(struct vcpu *vcpu, enum monitor_exit_reason reason)
+{
+    char text[MONITOR_TEXT_MAX + 1];
+
+    exit_text_describe(&vcpu->kvm, text, sizeof(text));
+    vcpu->env->ended(vcpu->env->ctx, reason, 0, text);
+}
+
+static enum monitor_exit_reason internal_reason(const struct kvm_run *run)
+{
+    return run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION
+               ? MONITOR_EXIT_EMULATION
+               : MONITOR_EXIT_INTERNAL;
+}
+
+static void handle_system_event(struct vcpu *vcpu)
+{
+    const struct vcpu_env *env = vcpu->env;
+
+    switch (vcpu->kvm.run->system_event.type) {
+    case KVM_SYSTEM_EVENT_SHUTDOWN:
+        env->ended(env->ctx, MONITOR_EXIT_POWER_OFF, 0, "");
+        break;
+    case KVM_SYSTEM_EVENT_RESET:
+        env->ended(env->ctx, MONITOR_EXIT_RESET, 0, "");
+        break;
+    case KVM_SYSTEM_EVENT_CRASH:
+        env->ended(env->ctx, MONITOR_EXIT_PANIC, 0, "");
+        break;
+    default:
+        report_end(vcpu, MONITOR_EXIT_INTERNAL);
+        break;
+    }
+}
+
+/* Deals with one exit. True if the guest is to run on. */
+static bool handle_exit(struct vcpu *vcpu)
+{
+    switch (vcpu->kvm.run->exit_reason) {
+    case KVM_EXIT_IO:
+        handle_io(vcpu);
+        return true;
+    case KVM_EXIT_MMIO:
+        handle_mmio(vcpu);
+        return true;
+    case KVM_EXIT_INTR:
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        return true;
+    case KVM_EXIT_SHUTDOWN:
+        report_end(vcpu, MONITOR_EXIT_TRIPLE_FAULT);
+        return false;
+    case KVM_EXIT_SYSTEM_EVENT:
+        handle_system_event(vcpu);
+        return false;
+    case KVM_EXIT_INTERNAL_ERROR:
+        report_end(vcpu, internal_reason(vcpu->kvm.run));
+        return false;
+    default:
+        report_end(vcpu, MONITOR_EXIT_INTERNAL);
+        return false;
+    }
+}
+
+static void run_loop(struct vcpu *vcpu)
+{
+    const struct vcpu_env *env = vcpu->env;
+
+    /*
+     * No race with vcpu_kick: it sets immediate_exit before it signals, so a
+     * thread between the test and KVM_RUN comes straight out again.
+     */
+    while (!atomic_load_explicit(env->ending, memory_order_acquire)) {
+        int ret = ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0 ? -errno : 0;
+
+        atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
+        if (ret == -EINTR || ret == -EAGAIN)
+            continue;
+        if (ret < 0) {
+            env->ended(env->ctx, MONITOR_EXIT_HOST_ERROR, ret,
+                       "KVM_RUN failed");
+            return;
+        }
+        if (!handle_exit(vcpu))
+            return;
+    }
+}
+
+static uint64_t clock_ns(clockid_t clock)
+{
+    struct timespec ts;
+
+    if (clock_gettime(clock, &ts) < 0)
+        return 0;
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void *thread_main(void *arg)
+{
+    struct vcpu *vcpu = arg;
+
+    run_loop(vcpu);
+    atomic_store(&vcpu->cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
+    return NULL;
+}
+
+int vcpu_init(struct vcpu *vcpu, int kvm_fd, int vm_fd, unsigned id,
+              const struct vcpu_env *env)
+{
+    *vcpu = (struct vcpu){.env = env};
+    return kvm_vcpu_open(&vcpu->kvm, kvm_fd, vm_fd, id);
+}
+
+void vcpu_fini(struct vcpu *vcpu)
+{
+    if (vcpu->kvm.run)
+        kvm_vcpu_close(&vcpu->kvm);
+}
+
+static void ignore_signal(int signal_number)
+{
+    (void)signal_number;
+}
+
+int vcpu_setup_signal(void)
+{
+    /* A handler, and no SA_RESTART: KVM_RUN must return, not start again. */
+    const struct sigaction action = {.sa_handler = ignore_signal};
+
+    return sigaction(SIGRTMIN, &action, NULL) < 0 ? -errno : 0;
+}
+
+int vcpu_start(struct vcpu *vcpu)
+{
+    pthread_attr_t attr;
+    int ret = pthread_attr_init(&attr);
+
+    if (ret != 0)
+        return -ret;
+    ret = pthread_attr_setstacksize(&attr, STACK_SIZE);
+    if (ret == 0)
+        ret = pthread_create(&vcpu->thread, &attr, thread_main, vcpu);
+    vcpu->started = ret == 0;
+    pthread_attr_destroy(&attr);
+    return -ret;
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+    if (!vcpu->started)
+        return;
+    __atomic_store_n(&vcpu->kvm.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    pthread_kill(vcpu->thread, SIGRTMIN);
+}
+
+void vcpu_join(struct vcpu *vcpu)
+{
+    if (!vcpu->started)
+        return;
+    pthread_join(vcpu->thread, NULL);
+    vcpu->started = false;
+}
+
+uint64_t vcpu_cpu_ns(const struct vcpu *vcpu)
+{
+    uint64_t ended = atomic_load(&vcpu->cpu_ns);
+    clockid_t clock;
+
+    if (ended > 0 || !vcpu->started ||
+        pthread_getcpuclockid(vcpu->thread, &clock) != 0)
+        return ended;
+    return clock_ns(clock);
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One virtual CPU and the thread that runs it.
+ *
+ * The thread's life: run the guest, hand accesses to the buses, and end when
+ * asked to or when the guest or KVM ended the machine. It holds no lock of its
+ * own; what stands behind the buses does.
+ *
+ * Owner: the machine. Everything but `exits` belongs to the main thread before
+ * vcpu_start and after vcpu_join, and to the vCPU's thread in between.
+ */
+#ifndef MICROSBX_VMM_VCPU_H
+#define MICROSBX_VMM_VCPU_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "devices/bus.h"
+#include "vmm/kvm.h"
+
+/* What a vCPU needs of its machine; borrowed, constant while it runs. */
+struct vcpu_env {
+    struct bus *pio;
+    struct bus *mmio;
+    /* Set once the machine ends; a vCPU looks before it enters the guest. */
+    const atomic_bool *ending;
+    /*
+     * This vCPU saw the end of the machine: called on its thread, which then
+     * returns. text is borrowed for the call.
+     */
+    void (*ended)(void *ctx, enum monitor_exit_reason reason, int error,
+                  const char *text);
+    void *ctx;
+};
+
+struct vcpu {
+    struct kvm_vcpu kvm;
+    const struct vcpu_env *env;
+    pthread_t thread;
+    bool started;
+    atomic_uint_fast64_t exits;  /* returns of KVM_RUN */
+    atomic_uint_fast64_t cpu_ns; /* of the thread, once it has ended */
+};
+
+/* Opens vCPU id. 0 or -errno. */
+int vcpu_init(struct vcpu *vcpu, int kvm_fd, int vm_fd, unsigned id,
+              const struct vcpu_env *env) __attribute__((warn_unused_result));
+/* Pre: not running. Accepts a zeroed or failed one. */
+void vcpu_fini(struct vcpu *vcpu);
+
+/* Once per process, before the first vcpu_start: the signal that kicks. */
+int vcpu_setup_signal(void) __attribute__((warn_unused_result));
+
+int vcpu_start(struct vcpu *vcpu) __attribute__((warn_unused_result));
+/*
+ * Makes the vCPU leave the guest for good; env->ending must be set already. It
+ * does not wait. No-op if not started.
+ */
+void vcpu_kick(struct vcpu *vcpu);
+void vcpu_join(struct vcpu *vcpu);
+
+/* CPU time of the thread so far, in nanoseconds. Main thread. */
+uint64_t vcpu_cpu_ns(const struct vcpu *vcpu);
+
+#endif

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the guest reads from CPUID: what this KVM supports, minus nested
+ * virtualisation, performance counters and whatever else a guest must not have,
+ * plus KVM's own leaves from an allow-list and each vCPU's place in the
+ * topology (one socket, one thread per core, APIC id = vCPU index).
+ */
+#ifndef MICROSBX_VMM_X86_CPUID_H
+#define MICROSBX_VMM_X86_CPUID_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* Entries of struct kvm_cpuid2 we make room for; Linux 6.1 uses about 60. */
+#define CPUID_ENTRIES_MAX 256u
+
+struct kvm_cpuid2;
+
+struct cpuid_options {
+    uint32_t cpu_count;
+    bool tsc_deadline; /* KVM_CAP_TSC_DEADLINE_TIMER */
+    bool xsave;        /* XCR0 can be changed; else XSAVE and AVX are hidden */
+};
+
+/*
+ * The table for every vCPU of a machine (free() it): 0 or -errno. Entries are
+ * those of vCPU 0 until cpuid_set_vcpu().
+ */
+int cpuid_new(int kvm_fd, const struct cpuid_options *options,
+              struct kvm_cpuid2 **ret_cpuid)
+    __attribute__((warn_unused_result));
+
+/* Writes the APIC id of one vCPU into the leaves that carry it. */
+void cpuid_set_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id);
+
+/* KVM_GET_SUPPORTED_CPUID (free() it): 0 or -errno. */
+int cpuid_get_supported(int kvm_fd, struct kvm_cpuid2 **ret_cpuid)
+    __attribute__((warn_unused_result));
+
+/* True if the table offers SVM or VMX. */
+bool cpuid_offers_nested(const struct kvm_cpuid2 *cpuid);
+/* True if the table offers XSAVE. */
+bool cpuid_offers_xsave(const struct kvm_cpuid2 *cpuid);
+
+#endif
