@@ -135,7 +135,8 @@ struct merged_write {
  * Reads from the base what is missing of the first and the last cluster, if
  * they are absent and [m->start, m->end) covers them only partly. Afterwards
  * *ret_head and *ret_tail are those bytes (of length 0 if nothing is missing)
- * and the range in m has grown by them.
+ * and the range in m has grown by them. Within one cluster only the first half
+ * of scratch is used: zero_part has its zeros in the second.
  */
 static int merge_edges(struct cow_overlay *cow, struct merged_write *m,
                        struct iovec *ret_head, struct iovec *ret_tail)
@@ -144,7 +145,7 @@ static int merge_edges(struct cow_overlay *cow, struct merged_write *m,
     uint64_t first = start / COW_CLUSTER_SIZE;
     uint64_t last = (end - 1) / COW_CLUSTER_SIZE;
     uint8_t *head = cow->scratch;
-    uint8_t *tail = cow->scratch + COW_CLUSTER_SIZE;
+    uint8_t *tail = head + COW_CLUSTER_SIZE;
     int ret = 0;
 
     if (!cow_map_get(&cow->map, first))
@@ -156,6 +157,8 @@ static int merge_edges(struct cow_overlay *cow, struct merged_write *m,
         ret = read_base(cow, head, m->start, m->end);
         tail = head + (end - m->start);
     } else {
+        if (first == last) /* one of the two is empty */
+            tail = head;
         if (m->start < start)
             ret = read_base(cow, head, m->start, start);
         if (ret == 0 && m->end > end)
@@ -307,7 +310,7 @@ static int zero_cluster(struct cow_overlay *cow, uint64_t cluster, bool unmap)
 static int zero_part(struct cow_overlay *cow, uint64_t start, uint64_t end)
 {
     uint64_t cluster = start / COW_CLUSTER_SIZE;
-    /* Merging within one cluster uses only the first half of scratch. */
+    /* See merge_edges about which half is free. */
     struct iovec zeros = {cow->scratch + COW_CLUSTER_SIZE,
                           (size_t)(end - start)};
     int ret;
