@@ -188,7 +188,8 @@ static const struct serial_host_ops host_ops = {
 static void announce_room(struct serial8250 *s)
 {
     bool listening = (s->ier & IER_RDI) || (s->mcr & MCR_RTS);
-    size_t room = RX_MAX - s->rx_count;
+    /* From half empty on: few large reads instead of many small ones. */
+    size_t room = s->rx_count <= RX_MAX / 2 ? RX_MAX - s->rx_count : 0;
 
     serial_host_announce_room(&s->host,
                               listening && !is_loopback(s) ? room : 0);
