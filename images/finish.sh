@@ -40,6 +40,8 @@ traces="$traces|^var/lib/dbus/machine-id\$"
 # it is the newest time that came out of a package.
 : "${SOURCE_DATE_EPOCH:=$(cat "$out/epoch")}"
 export SOURCE_DATE_EPOCH
+# No extended attributes (-x-1): mkfs would look for them on mounted file
+# systems too, and file capabilities are nothing a workload should gain by.
 # shellcheck disable=SC2086 # a list of options
-mkfs.erofs --quiet $EROFS_OPTIONS -U "$IMAGE_UUID" \
+mkfs.erofs --quiet -x-1 $EROFS_OPTIONS -U "$IMAGE_UUID" \
     --exclude-regex="$traces" "$out/rootfs.erofs" "$root" >&2

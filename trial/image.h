@@ -17,12 +17,16 @@
  *     "kernel":  {"file", "sha256", "bytes", "release"},
  *     "initrd":  {"file", "sha256", "bytes"},
  *     "rootfs":  {"file", "sha256", "bytes", "type": "erofs"},
- *     "scratch": {"file", "sha256", "bytes", "type": "ext4"},
+ *     "scratch": {"file", "sha256", "bytes", "type": "ext4",
+ *                 "data"},
  *     "cmdline": "console=ttyS0 ...",
  *     "recipe":  {"sha256"},
  *     "packages"*: {"file", "sha256"},
  *     "user"*: "sandbox", "workdir"*: "/home/sandbox",
  *     "env"*: {"NAME": "value", ...} }
+ *
+ * The scratch disk is sparse: beyond its first "data" bytes it holds zeros only,
+ * and its digest covers only those first bytes.
  *
  * The reader is strict: an unknown or repeated key, a wrong type, a file name
  * with a slash or a missing part is refused with a sentence for the user. It
@@ -62,6 +66,7 @@ struct image {
     char *kernel_release; /* as uname -r prints it in the guest */
     char *rootfs_type;    /* "erofs" */
     char *scratch_type;   /* "ext4" */
+    uint64_t scratch_data; /* bytes that the digest covers; zeros follow */
     char *cmdline;        /* default kernel arguments, never NULL */
     char recipe_sha256[65];
     char *packages_file; /* bare file name, NULL if there is none */

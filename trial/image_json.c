@@ -71,6 +71,7 @@ static const struct field rootfs_fields[] = {
 static const struct field scratch_fields[] = {
     PART_FIELDS(scratch),
     {.key = "type", .kind = KIND_CHOICE, AT(scratch_type), .choice = "ext4"},
+    {.key = "data", .kind = KIND_BYTES, AT(scratch_data)},
     {.key = NULL},
 };
 
