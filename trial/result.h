@@ -10,9 +10,7 @@
 
 /*
  * The line without its newline, for the caller to free; NULL if memory is
- * short. spec and machine_spec are what was asked for; image is NULL without
- * one. status is what `run` exits with (kept for people; the outcome is the
- * truth).
+ * short. spec and machine are what was asked for; image is NULL without one.
  */
 char *result_to_json(const struct trial_result *result,
                      const struct trial_spec *spec,

@@ -387,6 +387,8 @@ static void dispatch(struct runner *r, const struct pollfd *polls)
         cancel(r, "output_closed", "cancelled: the reader of the output left");
     if (polls[SOURCE_STDERR].revents & POLLOUT)
         on_output_ready(r, &r->err, PROTO_STDERR, &r->spec->err);
+    else if (polls[SOURCE_STDERR].revents && r->phase != RUNNER_OVER)
+        cancel(r, "output_closed", "cancelled: the reader of the errors left");
 }
 
 static void loop_until_over(struct runner *r)

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The trial options of `run`; see the header. */
+#include "cli/run_options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/io.h"
+
+#define ENV_FILE_MAX (256u * 1024u)
+
+static const struct option_spec SPECS[] = {
+    {"env", 'e', "NAME=VALUE", true,
+     "Environment variable; NAME alone passes this process's value on."},
+    {"env-file", 0, "FILE", false,
+     "Variables from a file, one NAME=VALUE a line; # begins a comment line."},
+    {"workdir", 'w', "DIR", false,
+     "Working directory in the guest. Default: the user's home."},
+    {"user", 'u', "NAME|UID[:GID]", false,
+     "User in the guest. Default: sandbox (uid 1000)."},
+    {"interactive", 'i', NULL, false,
+     "Pass standard input on. Without it the command's input is empty."},
+    {"tty", 't', NULL, false, "Give the command a terminal; implies -i."},
+    {"timeout", 0, "DURATION", false,
+     "Wall-clock limit of the command, by the host's clock. Default 10m."},
+    {"ready-timeout", 0, "DURATION", false,
+     "How long the machine may take to boot. Default 180s."},
+    {"cpu-time", 0, "DURATION", false,
+     "Limit of the CPU time of all virtual CPUs together. Default none."},
+    {"put", 0, "SRC:DST", true,
+     "Copy a file of this host into the guest before the command runs."},
+    {"get", 0, "SRC:DST", true,
+     "Copy a file of the guest to this host after the command ended."},
+    {"output-limit", 0, "SIZE", false,
+     "Bytes kept of each output stream; the rest is counted. Default 10M."},
+    {"pids-limit", 0, "N", false, "Processes in the guest. Default 512."},
+    {"on-limit", 0, "KIND=note|end", true,
+     "What happens when a limit is touched. KIND: output or disk (default "
+     "note), pids or memory (default end)."},
+    {"json", 0, "FILE|-", false,
+     "Write the result as one line of JSON; - is standard output and needs "
+     "--stdout."},
+    {"stdout", 0, "FILE|none", false, "Where the command's output goes."},
+    {"stderr", 0, "FILE|none", false, "Where its errors go."},
+    {"events", 0, "FILE", false,
+     "Write what happens, as it happens, one JSON object a line."},
+    {"exit-code", 0, "json", false,
+     "Exit with 0 once the JSON is written, whatever the command did."},
+    {NULL, 0, NULL, false, NULL},
+};
+
+const struct option_group TRIAL_OPTIONS = {"Trial options", SPECS};
+
+static int fail_usage(const char *option, const char *value, const char *why,
+                      const char *remedy, struct failure *f)
+{
+    failure_set(f, "usage", option, remedy, "option --%s: '%s' %s", option,
+                value, why);
+    return -EINVAL;
+}
+
+/* ---- environment ---- */
+
+/* The index of a variable of the same name, or env_count. */
+static size_t find_env(const struct run_options *run, const char *entry)
+{
+    size_t len = strcspn(entry, "=");
+    size_t i = 0;
+
+    while (i < run->env_count && (strncmp(run->env[i], entry, len) != 0 ||
+                                  run->env[i][len] != '='))
+        i++;
+    return i;
+}
+
+static int add_env(struct run_options *run, const char *entry, bool replace,
+                   struct failure *f)
+{
+    size_t i = find_env(run, entry);
+
+    if (i == RUN_ENV_MAX)
+        return fail_usage("env", entry, "is one variable too many",
+                          "give at most 1024", f);
+    if (i < run->env_count && !replace)
+        return 0;
+    run->env[i] = entry;
+    if (i == run->env_count)
+        run->env_count++;
+    return 0;
+}
+
+/* A line of the file, or a value of -e. NUL-terminated, stays alive. */
+static int add_env_text(struct run_options *run, const char *text,
+                        struct failure *f)
+{
+    if (text[0] == '=' || text[0] == '\0' || !strchr(text, '='))
+        return fail_usage("env", text, "is not NAME=VALUE", NULL, f);
+    return add_env(run, text, true, f);
+}
+
+static int read_env_file(struct run_options *run, const char *path,
+                         struct failure *f)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    char *save = NULL;
+    ssize_t n = fd < 0 ? -errno : 0;
+    int ret = 0;
+
+    run->env_text = malloc(ENV_FILE_MAX + 1);
+    if (fd >= 0 && run->env_text)
+        n = io_read_full(fd, run->env_text, ENV_FILE_MAX + 1);
+    io_close(&fd);
+    if (n < 0 || !run->env_text || n > (ssize_t)ENV_FILE_MAX) {
+        failure_set(f, "usage", path, "check the path given",
+                    "cannot read the environment file %s: %s", path,
+                    n < 0 ? strerror((int)-n) : "it is larger than 256 KiB");
+        return -EINVAL;
+    }
+    run->env_text[n] = '\0';
+    for (char *line = strtok_r(run->env_text, "\n", &save); line && ret == 0;
+         line = strtok_r(NULL, "\n", &save)) {
+        if (line[0] != '#')
+            ret = add_env_text(run, line, f);
+    }
+    return ret;
+}
+
+static int read_env(const struct options *options, struct run_options *run,
+                    struct failure *f)
+{
+    const char *file = options_get(options, "env-file");
+    const char *value;
+    int ret = file ? read_env_file(run, file, f) : 0;
+
+    for (size_t i = 0;
+         ret == 0 && (value = options_get_nth(options, "env", i)); i++) {
+        const char *here = strchr(value, '=') ? value : NULL;
+
+        /* NAME alone: environ's own string, if it is set there. */
+        for (char **e = environ; !here && *e; e++) {
+            size_t len = strlen(value);
+
+            if (!strncmp(*e, value, len) && (*e)[len] == '=')
+                here = *e;
+        }
+        if (here)
+            ret = add_env_text(run, here, f);
+    }
+    return ret;
+}
+
+/* ---- files ---- */
+
+static int add_file(struct run_options *run, bool get, const char *value,
+                    struct failure *f)
+{
+    const char *option = get ? "get" : "put";
+    const char *colon = strchr(value, ':');
+    size_t count = run->spec.file_count;
+    const char *base;
+    char *name;
+
+    if (!colon || colon == value || colon[1] == '\0')
+        return fail_usage(option, value, "is not SRC:DST",
+                          "name both files, with a colon between", f);
+    if (count == TRIAL_FILES_MAX)
+        return fail_usage(option, value, "is one file too many",
+                          "give at most 256", f);
+    /* Room to append SRC's last name to a DST that is a folder. */
+    name = malloc(2 * strlen(value) + 2);
+    if (!name)
+        return fail_usage(option, value, "does not fit into memory", NULL, f);
+    strcpy(name, value);
+    name[colon - value] = '\0';
+    run->file_names[count] = name;
+    base = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
+    if (value[strlen(value) - 1] == '/')
+        strcat(name + (colon - value) + 1, base);
+    run->files[count] = (struct trial_file){
+        .get = get, .src = name, .dst = name + (colon - value) + 1};
+    run->spec.file_count++;
+    return 0;
+}
+
+/* A file that cannot be read is refused before a machine is started. */
+static int check_put(const struct trial_file *file, struct failure *f)
+{
+    struct stat st;
+    const char *why = NULL;
+
+    if (stat(file->src, &st) != 0 || access(file->src, R_OK) != 0)
+        why = strerror(errno);
+    else if (S_ISDIR(st.st_mode))
+        why = "it is a directory (put its files one by one, or a tar)";
+    else if (!S_ISREG(st.st_mode))
+        why = "it is not a regular file";
+    if (!why)
+        return 0;
+    failure_set(f, "put_failed", file->src, "check the path given",
+                "cannot put %s into the guest: %s", file->src, why);
+    return -EINVAL;
+}
+
+static int read_files(const struct options *options, struct run_options *run,
+                      struct failure *f)
+{
+    const char *value;
+    int ret = 0;
+
+    for (size_t i = 0;
+         ret == 0 && (value = options_get_nth(options, "put", i)); i++) {
+        ret = add_file(run, false, value, f);
+        if (ret == 0)
+            ret = check_put(&run->files[run->spec.file_count - 1], f);
+    }
+    for (size_t i = 0;
+         ret == 0 && (value = options_get_nth(options, "get", i)); i++)
+        ret = add_file(run, true, value, f);
+    run->spec.files = run->files;
+    return ret;
+}
+
+/* ---- limits ---- */
+
+static int read_on_limit(struct trial_spec *s, const char *value,
+                         struct failure *f)
+{
+    const char *equals = strchr(value, '=');
+    size_t len = equals ? (size_t)(equals - value) : 0;
+    bool end = equals && !strcmp(equals + 1, "end");
+
+    if (!equals || (!end && strcmp(equals + 1, "note") != 0))
+        return fail_usage("on-limit", value, "is not KIND=note or KIND=end",
+                          NULL, f);
+    if (len == 6 && !strncmp(value, "output", 6))
+        s->output_ends = end;
+    else if (len == 4 && !strncmp(value, "disk", 4))
+        s->disk_ends = end;
+    else if (len == 4 && !strncmp(value, "pids", 4))
+        s->pids_notes = !end;
+    else if (len == 6 && !strncmp(value, "memory", 6))
+        s->memory_notes = !end;
+    else
+        return fail_usage("on-limit", value, "names no such limit",
+                          "use output, disk, pids or memory", f);
+    return 0;
+}
+
+static int read_limits(const struct options *options, struct trial_spec *s,
+                       struct failure *f)
+{
+    unsigned long long timeout = TRIAL_TIMEOUT_DEFAULT_MS;
+    unsigned long long ready = TRIAL_READY_TIMEOUT_MS;
+    unsigned long long cpu = 0, output = TRIAL_OUTPUT_LIMIT_DEFAULT;
+    unsigned long long pids = TRIAL_PIDS_LIMIT_DEFAULT;
+    const char *value;
+    int ret = options_get_duration_ms(options, "timeout", &timeout, f);
+
+    if (ret == 0)
+        ret = options_get_duration_ms(options, "ready-timeout", &ready, f);
+    if (ret == 0)
+        ret = options_get_duration_ms(options, "cpu-time", &cpu, f);
+    if (ret == 0)
+        ret = options_get_size(options, "output-limit", &output, f);
+    if (ret == 0)
+        ret = options_get_number(options, "pids-limit", 1, 1000000, &pids, f);
+    if (ret == 0 && (timeout == 0 || ready == 0))
+        ret = fail_usage(timeout == 0 ? "timeout" : "ready-timeout", "0",
+                         "would end every trial at once",
+                         "give a longer duration", f);
+    for (size_t i = 0;
+         ret == 0 && (value = options_get_nth(options, "on-limit", i)); i++)
+        ret = read_on_limit(s, value, f);
+    s->timeout_ms = timeout;
+    s->ready_ms = ready;
+    s->cpu_time_ms = cpu;
+    s->output_limit = output;
+    s->pids_limit = (uint32_t)pids;
+    return ret;
+}
+
+static int read_command(const struct options *options,
+                        struct run_options *run, struct failure *f)
+{
+    size_t count = (size_t)options->positional_count;
+
+    if (count == 0) {
+        failure_set(f, "usage", "COMMAND",
+                    "microsbx run --image python -- python3 -c 'print(1)'",
+                    "there is no command to run");
+        return -EINVAL;
+    }
+    run->argv = calloc(count + 1, sizeof(*run->argv));
+    if (!run->argv)
+        return fail_usage("", "COMMAND", "does not fit into memory", NULL, f);
+    for (size_t i = 0; i < count; i++)
+        run->argv[i] = options->positional[i];
+    run->spec.argv = run->argv;
+    return 0;
+}
+
+static int read_result_options(const struct options *options,
+                               struct run_options *run, struct failure *f)
+{
+    const char *exit_code = options_get(options, "exit-code");
+
+    run->json = options_get(options, "json");
+    run->events = options_get(options, "events");
+    run->exit_code_json = exit_code != NULL;
+    if (exit_code && strcmp(exit_code, "json") != 0)
+        return fail_usage("exit-code", exit_code, "is not known", "use json",
+                          f);
+    if (exit_code && !run->json)
+        return fail_usage("exit-code", exit_code, "needs --json", NULL, f);
+    if (run->json && !strcmp(run->json, "-") &&
+        !options_has(options, "stdout"))
+        return fail_usage("json", "-", "would mix with the command's output",
+                          "add --stdout FILE or --stdout none", f);
+    return 0;
+}
+
+int run_options_read(const struct options *options, struct run_options *ret,
+                     struct failure *f)
+{
+    struct trial_spec *s = &ret->spec;
+    int error;
+
+    s->stdin_fd = -1;
+    s->out = (struct trial_sink){.fd = -1};
+    s->err = (struct trial_sink){.fd = -1};
+    s->signal_fd = -1;
+    error = read_command(options, ret, f);
+    if (error == 0)
+        error = read_env(options, ret, f);
+    if (error == 0)
+        error = read_files(options, ret, f);
+    if (error == 0)
+        error = read_limits(options, s, f);
+    if (error == 0)
+        error = read_result_options(options, ret, f);
+    s->env = ret->env;
+    s->workdir = options_get(options, "workdir");
+    s->user = options_get(options, "user");
+    s->tty = options_has(options, "tty");
+    if (s->tty || options_has(options, "interactive"))
+        s->stdin_fd = STDIN_FILENO;
+    return error;
+}
+
+int run_options_add_image(struct run_options *run, const struct image *image,
+                          struct failure *f)
+{
+    int ret = 0;
+
+    for (size_t i = 0; ret == 0 && i < image->env_count; i++)
+        ret = add_env(run, image->env[i], false, f);
+    if (!run->spec.user)
+        run->spec.user = image->user;
+    if (!run->spec.workdir)
+        run->spec.workdir = image->workdir;
+    return ret;
+}
+
+void run_options_fini(struct run_options *run)
+{
+    for (size_t i = 0; i < TRIAL_FILES_MAX; i++)
+        free(run->file_names[i]);
+    free(run->env_text);
+    free(run->argv);
+}

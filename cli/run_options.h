@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The trial options of `run`, read into a struct trial_spec and the lists it
+ * borrows from.
+ */
+#ifndef MICROSBX_CLI_RUN_OPTIONS_H
+#define MICROSBX_CLI_RUN_OPTIONS_H
+
+#include "cli/options.h"
+#include "trial/trial.h"
+
+#define RUN_ENV_MAX 1024u
+
+extern const struct option_group TRIAL_OPTIONS;
+
+/* What a trial_spec borrows; freed by run_options_fini. */
+struct run_options {
+    struct trial_spec spec;
+    const char **argv;
+    const char *env[RUN_ENV_MAX + 1];
+    size_t env_count;
+    char *env_text; /* --env-file's bytes */
+    struct trial_file files[TRIAL_FILES_MAX];
+    char *file_names[TRIAL_FILES_MAX]; /* "SRC\0DST" copies */
+    const char *json;   /* FILE, "-" or NULL */
+    const char *events; /* FILE or NULL */
+    bool exit_code_json;
+};
+
+/*
+ * Reads everything but the image's defaults. On failure 0 is not returned, *f
+ * is filled, and run_options_fini is still to be called.
+ */
+int run_options_read(const struct options *options, struct run_options *ret,
+                     struct failure *f) __attribute__((warn_unused_result));
+void run_options_fini(struct run_options *run);
+
+/* Adds the image's environment, user and folder where none was given. */
+int run_options_add_image(struct run_options *run, const struct image *image,
+                          struct failure *f)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A trial's result as JSON; see the header. */
+#include "trial/result.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/text.h"
+#include "trial/host.h"
+
+/* Text that may hold anything: invalid UTF-8 is shown escaped. */
+static json_t *text(const char *s)
+{
+    char shown[4096];
+    json_t *value;
+
+    if (!s)
+        return json_null();
+    value = json_string(s);
+    if (value)
+        return value;
+    text_escape(s, strlen(s), shown, sizeof(shown));
+    return json_string(shown);
+}
+
+static json_t *milliseconds(uint64_t from, uint64_t to)
+{
+    if (from == 0 || to < from)
+        return json_null();
+    return json_real(round((double)(to - from) / 1e3) / 1e3);
+}
+
+static json_t *error_object(const struct failure *f)
+{
+    json_t *o;
+
+    if (!failure_is_set(f))
+        return json_null();
+    o = json_object();
+    json_object_set_new(o, "code", text(f->code));
+    json_object_set_new(o, "object", text(f->object));
+    json_object_set_new(o, "message", text(f->message));
+    json_object_set_new(o, "remedy", text(f->remedy));
+    return o;
+}
+
+static json_t *stream_object(const struct trial_stream *s,
+                             const struct trial_sink *sink)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "file", text(sink->file));
+    json_object_set_new(o, "bytes", json_integer((json_int_t)s->bytes));
+    json_object_set_new(o, "sha256", text(s->sha256));
+    return o;
+}
+
+static json_t *limits_hit(const struct trial_result *r)
+{
+    const struct {
+        bool hit;
+        const char *name;
+    } all[] = {
+        {r->hit_timeout, "timeout"}, {r->hit_cpu, "cpu_time"},
+        {r->hit_memory, "memory"},   {r->hit_pids, "pids"},
+        {r->hit_disk, "disk"},       {r->hit_output, "output"},
+    };
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        if (all[i].hit)
+            json_array_append_new(list, json_string(all[i].name));
+    }
+    return list;
+}
+
+static json_t *file_object(const struct trial_file *file,
+                           const struct trial_file_result *f)
+{
+    static const char *const STATUS[2][3] = {
+        {"not_sent", "ok", "error"},
+        {"not_fetched", "ok", "error"},
+    };
+    json_t *o = json_object();
+
+    json_object_set_new(o, "src", text(file->src));
+    json_object_set_new(o, "dst", text(file->dst));
+    json_object_set_new(o, "status", text(STATUS[file->get][f->status]));
+    json_object_set_new(o, "errno",
+                        f->error ? text(strerrorname_np(f->error))
+                                 : json_null());
+    json_object_set_new(o, "bytes", json_integer((json_int_t)f->bytes));
+    json_object_set_new(o, "sha256",
+                        f->sha256[0] ? text(f->sha256) : json_null());
+    return o;
+}
+
+static json_t *files_list(const struct trial_result *r,
+                          const struct trial_spec *spec)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < spec->file_count; i++)
+        json_array_append_new(list,
+                              file_object(&spec->files[i], &r->files[i]));
+    return list;
+}
+
+static json_t *started_at(double when)
+{
+    time_t seconds = (time_t)when;
+    struct tm tm;
+    char date[40], shown[64];
+
+    gmtime_r(&seconds, &tm);
+    strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S", &tm);
+    snprintf(shown, sizeof(shown), "%s.%03dZ", date,
+             (int)((when - (double)seconds) * 1000));
+    return json_string(shown);
+}
+
+static json_t *time_object(const struct trial_result *r)
+{
+    uint64_t last = r->exec_end_ns ? r->exec_end_ns : r->end_ns;
+    json_t *o = json_object();
+
+    json_object_set_new(o, "queued_ms", json_integer(0));
+    json_object_set_new(o, "restore_ms", json_null());
+    json_object_set_new(o, "ready_ms",
+                        milliseconds(r->started_ns, r->ready_ns));
+    json_object_set_new(o, "exec_ms", milliseconds(r->exec_ns, last));
+    json_object_set_new(o, "teardown_ms", milliseconds(last, r->end_ns));
+    json_object_set_new(o, "guest_cpu_ms",
+                        r->has_stats
+                            ? milliseconds(1, r->stats.guest_cpu_ns + 1)
+                            : json_null());
+    json_object_set_new(o, "first_run_ms",
+                        milliseconds(r->started_ns, r->running_ns));
+    return o;
+}
+
+static json_t *peak_object(const struct trial_result *r)
+{
+    json_t *o = json_object();
+    uint64_t clusters = 0;
+
+    if (r->has_exit) {
+        json_object_set_new(o, "memory",
+                            json_integer((json_int_t)r->exit.memory_peak));
+        json_object_set_new(o, "cpu_ms",
+                            json_integer((json_int_t)r->exit.cpu_us / 1000));
+    }
+    for (uint32_t i = 0; r->has_stats && i < r->stats.disk_count; i++)
+        clusters += r->stats.disks[i].clusters;
+    if (r->has_stats)
+        json_object_set_new(o, "disk",
+                            json_integer((json_int_t)clusters * 65536));
+    return o;
+}
+
+static json_t *limits_object(const struct trial_spec *spec,
+                             const struct machine_spec *m)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "timeout_ms",
+                        json_integer((json_int_t)spec->timeout_ms));
+    json_object_set_new(o, "cpu_time_ms",
+                        spec->cpu_time_ms
+                            ? json_integer((json_int_t)spec->cpu_time_ms)
+                            : json_null());
+    json_object_set_new(o, "output",
+                        json_integer((json_int_t)spec->output_limit));
+    json_object_set_new(o, "disk", json_integer((json_int_t)m->disk_limit));
+    json_object_set_new(o, "pids", json_integer(spec->pids_limit));
+    json_object_set_new(o, "memory",
+                        json_integer((json_int_t)m->memory_bytes));
+    json_object_set_new(o, "cpus", json_integer((json_int_t)m->cpu_count));
+    return o;
+}
+
+static json_t *command_list(const struct trial_spec *spec)
+{
+    json_t *list = json_array();
+
+    for (size_t i = 0; spec->argv && spec->argv[i]; i++)
+        json_array_append_new(list, text(spec->argv[i]));
+    return list;
+}
+
+static json_t *baseline_object(const struct trial_result *r,
+                               const struct image *image)
+{
+    json_t *o = json_object();
+    char cpu[64];
+
+    host_cpu_model(cpu, sizeof(cpu));
+    json_object_set_new(o, "image", image ? text(image->name) : json_null());
+    json_object_set_new(o, "image_sha256",
+                        image ? text(image->rootfs.sha256) : json_null());
+    json_object_set_new(o, "snapshot", json_null());
+    json_object_set_new(o, "warmup", json_null());
+    json_object_set_new(o, "kernel", r->kernel_release[0]
+                                         ? text(r->kernel_release)
+                                         : json_null());
+    json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
+    json_object_set_new(o, "cpu_model", text(cpu));
+    return o;
+}
+
+static json_t *host_object(void)
+{
+    struct utsname names;
+    json_t *o = json_object();
+
+    uname(&names);
+    json_object_set_new(o, "kernel", text(names.release));
+    json_object_set_new(o, "kind", text(host_is_emulated() ? "emulated"
+                                                          : "native"));
+    json_object_set_new(o, "smt", json_boolean(host_has_smt()));
+    return o;
+}
+
+static json_t *jail_object(void)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "level", json_string("none"));
+    json_object_set_new(o, "missing", json_pack("[s]", "everything"));
+    return o;
+}
+
+static json_t *violations_list(const struct trial_result *r)
+{
+    json_t *list = json_array();
+
+    if (r->has_stats && r->stats.violations > 0)
+        json_array_append_new(
+            list, json_pack("{s:s, s:I}", "kind", "device_protocol", "count",
+                            (json_int_t)r->stats.violations));
+    return list;
+}
+
+/* What this version has nothing to say about yet, in its place. */
+static void set_snapshot_fields(json_t *o, const struct trial_result *r)
+{
+    json_t *dirty = json_object();
+    uint64_t clusters = 0;
+
+    for (uint32_t i = 0; r->has_stats && i < r->stats.disk_count; i++)
+        clusters += r->stats.disks[i].clusters;
+    json_object_set_new(o, "checked", json_null());
+    json_object_set_new(o, "reset", json_string("boot"));
+    json_object_set_new(o, "proof", json_null());
+    json_object_set_new(o, "seed", json_null());
+    json_object_set_new(o, "clock", json_null());
+    json_object_set_new(dirty, "pages", json_null());
+    json_object_set_new(dirty, "clusters", json_integer((json_int_t)clusters));
+    json_object_set_new(o, "dirty", dirty);
+}
+
+char *result_to_json(const struct trial_result *r,
+                     const struct trial_spec *spec,
+                     const struct machine_spec *machine,
+                     const struct image *image)
+{
+    json_t *o = json_object();
+    bool status = r->facts.has_status;
+    char *line;
+
+    json_object_set_new(o, "schema", json_string("microsbx.trial/1"));
+    json_object_set_new(o, "trial", json_null());
+    json_object_set_new(o, "attempt", json_integer(1));
+    json_object_set_new(o, "outcome", text(outcome_name(r->outcome.kind)));
+    json_object_set_new(o, "outcome_by",
+                        text(r->outcome.by_host ? "host" : "guest"));
+    json_object_set_new(o, "cause", text(r->outcome.cause));
+    json_object_set_new(o, "error", error_object(&r->failure));
+    json_object_set_new(o, "exit_code",
+                        status && r->facts.signal == 0
+                            ? json_integer(r->facts.exit_code)
+                            : json_null());
+    json_object_set_new(o, "signal", status && r->facts.signal != 0
+                                         ? json_integer(r->facts.signal)
+                                         : json_null());
+    json_object_set_new(o, "limits_hit", limits_hit(r));
+    json_object_set_new(o, "truncated",
+                        json_pack("{s:b, s:b}", "stdout", r->out.dropped > 0,
+                                  "stderr", r->err.dropped > 0));
+    json_object_set_new(o, "stdout", stream_object(&r->out, &spec->out));
+    json_object_set_new(o, "stderr", stream_object(&r->err, &spec->err));
+    json_object_set_new(o, "files", files_list(r, spec));
+    json_object_set_new(o, "started_at", started_at(r->started_at));
+    json_object_set_new(o, "time", time_object(r));
+    json_object_set_new(o, "peak", peak_object(r));
+    json_object_set_new(o, "limits", limits_object(spec, machine));
+    json_object_set_new(o, "command", command_list(spec));
+    json_object_set_new(o, "labels", json_object());
+    json_object_set_new(o, "baseline", baseline_object(r, image));
+    json_object_set_new(o, "host", host_object());
+    json_object_set_new(o, "jail", jail_object());
+    set_snapshot_fields(o, r);
+    json_object_set_new(o, "brokers", json_array());
+    json_object_set_new(o, "violations", violations_list(r));
+    line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    json_decref(o);
+    return line;
+}
