@@ -9,6 +9,14 @@
 # beside each other: make CC=clang BUILD=build/clang, make SAN=1 BUILD=build/asan.
 
 BUILD ?= build
+# make V=1 shows the commands; without it, one short line a step.
+ifdef V
+Q :=
+say = @:
+else
+Q := @
+say = @printf '  %-5s %s\n' $(1) $(2)
+endif
 CC ?= gcc
 ifeq ($(origin CC),default)
 CC := gcc
@@ -104,13 +112,14 @@ deps:
 
 $(BUILD)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
+	$(call say,CC,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c $< -o $@
 
 define library
 $(1): $(call objects,$(2))
 	@mkdir -p $$(@D)
 	@rm -f $$@
-	$$(AR) rcs $$@ $$^
+	$$(Q)$$(AR) rcs $$@ $$^
 endef
 $(eval $(call library,$(LIBBASE),$(BASE_SRC)))
 $(eval $(call library,$(LIBDEVICES),$(DEVICES_SRC)))
@@ -125,22 +134,25 @@ $(eval $(call library,$(LIBTESTS),$(TEST_HELPER_SRC)))
 # The ACPI table of the machine, as C (iasl names the array by the file).
 $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
 	@mkdir -p $(@D)
-	cd $(@D) && cp $(abspath $<) dsdt.asl && iasl -ve -tc dsdt.asl >/dev/null
-	mv $(@D)/dsdt.hex $@
+	$(Q)cd $(@D) && cp $(abspath $<) dsdt.asl && iasl -ve -tc dsdt.asl >/dev/null
+	$(Q)mv $(@D)/dsdt.hex $@
 $(BUILD)/obj/vmm/x86/acpi.o: $(BUILD)/gen/dsdt.h
 
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 		$(LIBVMMPUBLIC) $(LIBDEVICES) $(LIBBASE)
-	$(CC) $(LDFLAGS_ALL) $(STATIC_PIE) -o $@ $^ -lfdt
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC_PIE) -o $@ $^ -lfdt
 
 $(BUILD)/microsbx: $(call objects,cli/main.c) $(LIBCLI) $(LIBTRIAL) \
 		$(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)
-	$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
 
 $(BUILD)/agent: $(call objects,$(GUEST_MAIN_SRC)) $(LIBGUEST) $(LIBPROTO)
-	$(CC) $(LDFLAGS_ALL) $(STATIC) -o $@ $^
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC) -o $@ $^
 ifndef SAN
-	strip $@
+	$(Q)strip $@
 endif
 
 TEST_LIBS := $(LIBTESTS) $(LIBCLI) $(LIBTRIAL) $(LIBVMM) $(LIBVMMPUBLIC) \
@@ -148,18 +160,21 @@ TEST_LIBS := $(LIBTESTS) $(LIBCLI) $(LIBTRIAL) $(LIBVMM) $(LIBVMMPUBLIC) \
 
 $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $< -Wl,--start-group $(TEST_LIBS) \
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $< -Wl,--start-group $(TEST_LIBS) \
 		-Wl,--end-group $(CHECK_LIBS) -lfdt $(HARNESS_LIBS)
 
 $(BUILD)/tests/vm/%: $(BUILD)/obj/tests/vm/%.o $(LIBTESTS) $(LIBTRIAL) \
 		$(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
 
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIBTRIAL) $(LIBVMMPUBLIC) \
 		$(LIBPROTO) $(LIBBASE)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
 
 # Fuzzers: clang's libFuzzer over one object folder of their own.
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c
@@ -173,7 +188,8 @@ ifdef FUZZ_ONE
 $(BUILD)/fuzz-bin/$(FUZZ_ONE): $(BUILD)/obj/tests/fuzz/$(FUZZ_ONE).o \
 		$(TEST_LIBS)
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $(PIE) -o $@ $< \
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $(PIE) -o $@ $< \
 		-Wl,--start-group $(TEST_LIBS) -Wl,--end-group -lfdt \
 		$(HARNESS_LIBS) -lm
 endif

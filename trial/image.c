@@ -216,8 +216,8 @@ static int load(int dir_fd, const char *dir, struct image *image, char *err,
                 size_t err_size)
 {
     char inner[IMAGE_ERR_MAX];
-    char *text;
-    size_t len;
+    char *text = NULL;
+    size_t len = 0;
     int ret = read_json(dir_fd, dir, &text, &len, err, err_size);
 
     if (ret < 0)
