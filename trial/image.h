@@ -25,8 +25,8 @@
  *     "user"*: "sandbox", "workdir"*: "/home/sandbox",
  *     "env"*: {"NAME": "value", ...} }
  *
- * The scratch disk is sparse: beyond its first "data" bytes it holds zeros only,
- * and its digest covers only those first bytes.
+ * The scratch disk is sparse: beyond its first "data" bytes it holds zeros
+ * only, and its digest covers only those first bytes.
  *
  * The reader is strict: an unknown or repeated key, a wrong type, a file name
  * with a slash or a missing part is refused with a sentence for the user. It

@@ -16,9 +16,11 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "base/text.h"
 
 #define PART_BYTES_MAX ((uint64_t)1 << 44)
 #define RELEASE_MAX 64u
+#define FIELDS_MAX 16u /* keys in one object */
 #define QUOTE_MAX 40u /* of a stranger's text in a message of ours */
 
 enum kind {
@@ -107,6 +109,9 @@ static const struct field image_fields[] = {
     {.key = NULL},
 };
 
+_Static_assert(ARRAY_SIZE(image_fields) <= FIELDS_MAX + 1,
+               "an unknown key is compared with all of them");
+
 /* One parse: where results and the message go. */
 struct parse {
     struct image *image;
@@ -147,42 +152,22 @@ static struct quoted quote(const char *s)
     return q;
 }
 
-/* Edit distance of two keys; anything long is just "far". */
-static size_t key_distance(const char *a, const char *b)
-{
-    size_t row[QUOTE_MAX + 1];
-    size_t len = strlen(b);
-
-    if (len > QUOTE_MAX || strlen(a) > QUOTE_MAX)
-        return QUOTE_MAX;
-    for (size_t j = 0; j <= len; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1] != '\0'; i++) {
-        size_t diagonal = row[0];
-
-        row[0] = i;
-        for (size_t j = 1; j <= len; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-
-            diagonal = row[j];
-            best = num_min(best, row[j] + 1);
-            row[j] = num_min(best, row[j - 1] + 1);
-        }
-    }
-    return row[len];
-}
-
 static int refuse_unknown_key(const struct parse *p, const char *key,
                               const struct field *fields)
 {
-    const struct field *nearest = fields;
+    const char *names[FIELDS_MAX + 1];
+    const char *nearest;
+    size_t count = 0;
 
     for (const struct field *f = fields; f->key != NULL; f++)
-        if (key_distance(key, f->key) < key_distance(key, nearest->key))
-            nearest = f;
-    return refuse(p, "unknown key '%s%s'; the nearest known one is '%s%s'. "
-                  "Remove or correct it", p->prefix, quote(key).text,
-                  p->prefix, nearest->key);
+        names[count++] = f->key;
+    names[count] = NULL;
+    nearest = text_nearest(key, names);
+    if (nearest == NULL)
+        return refuse(p, "unknown key '%s%s'; remove it, or use a version of "
+                      "microsbx that knows it", p->prefix, quote(key).text);
+    return refuse(p, "unknown key '%s%s'; did you mean '%s%s'?", p->prefix,
+                  quote(key).text, p->prefix, nearest);
 }
 
 static bool is_printable(const char *s)
@@ -301,9 +286,10 @@ static int read_env(const struct parse *p, const json_t *value)
         if (!is_env_name(name))
             return refuse(p, "'env' names \"%s\", which is no name of an "
                           "environment variable", quote(name).text);
-        if (s == NULL || strlen(s) > IMAGE_VALUE_MAX)
-            return refuse(p, "'env.%s' must be a string of at most %u bytes",
-                          quote(name).text, IMAGE_VALUE_MAX);
+        if (s == NULL || strlen(s) > IMAGE_VALUE_MAX || !is_printable(s))
+            return refuse(p, "'env.%s' must be a string of at most %u "
+                          "printable ASCII characters", quote(name).text,
+                          IMAGE_VALUE_MAX);
         if (asprintf(&image->env[image->env_count], "%s=%s", name, s) < 0) {
             image->env[image->env_count] = NULL;
             return -ENOMEM;
