@@ -86,7 +86,7 @@ LIBTRIAL := $(BUILD)/lib/libtrial.a
 LIBCLI := $(BUILD)/lib/libcli.a
 LIBTESTS := $(BUILD)/lib/libtests.a
 
-HARNESS_LIBS := -ljansson -lcrypto
+HARNESS_LIBS := -ljansson -lcrypto -lm
 CHECK_LIBS := -lcheck -lsubunit -lm -lrt
 
 PROGRAMS := $(BUILD)/microsbx $(BUILD)/microsbx-vmm $(BUILD)/agent
