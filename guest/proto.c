@@ -522,3 +522,53 @@ int proto_get_file_done(const void *payload, size_t len,
     *ret_m = m;
     return 0;
 }
+
+/* ---- stream to frames --------------------------------------------------- */
+
+void proto_inbox_init(struct proto_inbox *inbox, enum proto_sender sender)
+{
+    inbox->sender = sender;
+    inbox->head = 0;
+    inbox->used = 0;
+}
+
+uint8_t *proto_inbox_space(struct proto_inbox *inbox, size_t *ret_len)
+{
+    /* Move only when it gains much: a large frame is moved once at most. */
+    if (inbox->head == inbox->used) {
+        inbox->head = 0;
+        inbox->used = 0;
+    } else if (sizeof(inbox->buf) - inbox->head < PROTO_FRAME_MAX) {
+        memmove(inbox->buf, inbox->buf + inbox->head,
+                inbox->used - inbox->head);
+        inbox->used -= inbox->head;
+        inbox->head = 0;
+    }
+    *ret_len = sizeof(inbox->buf) - inbox->used;
+    return inbox->buf + inbox->used;
+}
+
+void proto_inbox_add(struct proto_inbox *inbox, size_t len)
+{
+    inbox->used += len;
+}
+
+int proto_inbox_next(struct proto_inbox *inbox,
+                     struct proto_header *ret_header,
+                     const uint8_t **ret_payload)
+{
+    const uint8_t *frame = inbox->buf + inbox->head;
+    size_t unread = inbox->used - inbox->head;
+    struct proto_header header;
+
+    if (unread < PROTO_HEADER_SIZE)
+        return 0;
+    if (proto_get_header(frame, inbox->sender, &header))
+        return -EBADMSG;
+    if (unread - PROTO_HEADER_SIZE < header.length)
+        return 0;
+    inbox->head += PROTO_HEADER_SIZE + header.length;
+    *ret_header = header;
+    *ret_payload = frame + PROTO_HEADER_SIZE;
+    return 1;
+}

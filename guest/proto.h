@@ -288,4 +288,29 @@ int proto_get_file_done(const void *payload, size_t len,
                         struct proto_file_done *ret_m)
     __attribute__((warn_unused_result));
 
+/*
+ * Frames out of a byte stream. The owner reads into inbox_space() and says
+ * how much came; frames stay valid until the next call of any of these.
+ */
+struct proto_inbox {
+    enum proto_sender sender; /* who is at the other end */
+    size_t head, used;        /* bytes [head, used) of buf are unread */
+    uint8_t buf[2 * PROTO_FRAME_MAX];
+};
+
+void proto_inbox_init(struct proto_inbox *inbox, enum proto_sender sender);
+
+/* Room for at least one byte more, unless a whole frame waits. */
+uint8_t *proto_inbox_space(struct proto_inbox *inbox, size_t *ret_len);
+void proto_inbox_add(struct proto_inbox *inbox, size_t len);
+
+/*
+ * Takes the next frame: 1, 0 (none is complete) or -EBADMSG. The payload is
+ * not looked at.
+ */
+int proto_inbox_next(struct proto_inbox *inbox,
+                     struct proto_header *ret_header,
+                     const uint8_t **ret_payload)
+    __attribute__((warn_unused_result));
+
 #endif

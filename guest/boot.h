@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What PID 1 does before it is an agent: kernel file systems, modules, disks,
+ * the overlay root. Each step reports its errno; only main decides what to
+ * live without. Runs once, in a fresh guest.
+ */
+#ifndef MICROSBX_GUEST_BOOT_H
+#define MICROSBX_GUEST_BOOT_H
+
+#include <stdint.h>
+
+#include "guest/sandbox.h"
+
+#define BOOT_ROOT "/newroot" /* where the overlay is mounted */
+#define BOOT_CGROUP "/sys/fs/cgroup"
+
+/* Prints one line "microsbx: ..." on the console. */
+void boot_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* /proc, before anything else can be known. 0 or a negative errno. */
+int boot_mount_proc(void) __attribute__((warn_unused_result));
+
+/* /sys, /dev (devtmpfs), cgroup2. 0 or the first negative errno. */
+int boot_mount_kernel(void) __attribute__((warn_unused_result));
+
+/*
+ * Loads /modules/<release>/order, one path a line, relative to that folder.
+ * Without the folder the kernel has all built in. A module that fails is said
+ * on the console and does not stop the others.
+ */
+void boot_load_modules(void);
+
+/* Brings lo up, if there is one. */
+void boot_loopback_up(void);
+
+/*
+ * Finds the disks and mounts the root: `root` (erofs or squashfs, by its
+ * magic) below an overlay on `scratch` (ext4). Fills config with the disks
+ * that are left. scratch_limit: bytes that may be used of it (0: all).
+ * *ret_scratch_fd: a directory of the scratch file system, -1 if there is none
+ * (the root is then read-only). 0; -ENODEV: no root disk; else errno.
+ */
+int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
+                    int *ret_scratch_fd) __attribute__((warn_unused_result));
+
+/* Bytes of memory the kernel has (MemTotal). */
+uint64_t boot_memory_total(void);
+
+/* Writes everything back and powers off. Does not return. */
+void boot_power_off(void) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The guest's cgroup (v2) tree:
+ *
+ *     base/            the cgroup root in a guest; a test's own elsewhere
+ *       agent/         the agent itself: memory.min, no limit
+ *       work/          memory.max = all of the guest less the reserve
+ *         files/       the agent's file helpers
+ *         x<n>/        one per exec: memory.max, pids.max, killed as one
+ *
+ * A controller the kernel lacks is noted and not enforced; the tree itself is
+ * needed, because cgroup.kill is how a process tree is ended for certain.
+ */
+#ifndef MICROSBX_GUEST_CGROUP_H
+#define MICROSBX_GUEST_CGROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CGROUP_PIDS_DEFAULT 512u
+
+struct cgroup_tree {
+    int base_fd, work_fd, files_fd; /* directories, owned */
+    bool has_memory, has_pids;      /* limits that are enforced */
+    uint64_t work_max;              /* bytes for all workloads together */
+    uint32_t serial;                /* of the next exec's cgroup */
+};
+
+struct cgroup {
+    int fd; /* its directory, owned; -1: none */
+    char name[16];
+};
+
+struct cgroup_usage {
+    uint32_t oom_kills, pids_hits;
+    uint64_t cpu_us, user_us, system_us, memory_peak;
+};
+
+/*
+ * Builds the tree under the cgroup2 directory `base` and moves the caller into
+ * agent/. memory_total: bytes of the whole guest. 0 or a negative errno.
+ */
+int cgroup_tree_open(struct cgroup_tree *tree, const char *base,
+                     uint64_t memory_total)
+    __attribute__((warn_unused_result));
+
+/* Removes what can be removed and closes; for tests. */
+void cgroup_tree_close(struct cgroup_tree *tree);
+
+/*
+ * Makes the next work/x<n>. memory_max 0: as much as all workloads may have; pids_max
+ * 0: CGROUP_PIDS_DEFAULT. 0 or a negative errno.
+ */
+int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
+                  uint32_t pids_max, struct cgroup *ret_cgroup)
+    __attribute__((warn_unused_result));
+
+/*
+ * A descriptor of dir's cgroup.procs: a child that writes "0" to it is in.
+ * Or a negative errno.
+ */
+int cgroup_open_procs(int dir_fd) __attribute__((warn_unused_result));
+
+/* Kills every process in it, also those that are being forked. */
+void cgroup_kill(const struct cgroup *cgroup);
+
+/* True while a process lives in it (zombies do not count). */
+bool cgroup_is_populated(const struct cgroup *cgroup);
+
+void cgroup_read_usage(const struct cgroup *cgroup,
+                       struct cgroup_usage *ret_usage);
+
+/* Removes it; -EBUSY (and nothing changed) while it is populated. */
+int cgroup_remove(const struct cgroup_tree *tree, struct cgroup *cgroup);
+
+#endif
