@@ -439,10 +439,17 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     m->config.memory_bytes = spec->memory_bytes;
     m->config.cpu_count = (uint32_t)spec->cpu_count;
     m->config.platform = choose_platform(spec, m->config.kernel_fd);
-    m->config.vsock = spec->vsock_path != NULL;
-    m->config.vsock_dial = spec->vsock_path != NULL;
-    m->config.guest_cid = spec->guest_cid;
+    m->guest_cid = spec->guest_cid;
+    if (spec->vsock_path)
+        machine_add_vsock(m);
     return 0;
+}
+
+void machine_add_vsock(struct machine *machine)
+{
+    machine->config.vsock = true;
+    machine->config.vsock_dial = true;
+    machine->config.guest_cid = machine->guest_cid;
 }
 
 void machine_close(struct machine *machine)

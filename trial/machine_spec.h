@@ -58,6 +58,7 @@ struct machine {
     char *initrd_path;
     char *disk_paths[VM_DISKS_MAX];
     char *vsock_path; /* a socket we made there and remove; or NULL */
+    uint64_t guest_cid;
 };
 
 void machine_spec_init(struct machine_spec *spec);
@@ -81,6 +82,9 @@ int machine_spec_add_disk(struct machine_spec *spec, const char *text,
  */
 int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
                  struct failure *f) __attribute__((warn_unused_result));
+
+/* Gives it a vsock device, if it has none yet. Before monitor_build. */
+void machine_add_vsock(struct machine *machine);
 
 /* Closes, removes the vsock socket, frees. Pre: machine_open was called. */
 void machine_close(struct machine *machine);

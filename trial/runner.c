@@ -489,8 +489,7 @@ static int prepare(struct runner *r)
                     strerror(-ret));
         return ret;
     }
-    r->machine->config.vsock = true;
-    r->machine->config.vsock_dial = true;
+    machine_add_vsock(r->machine);
     ret = monitor_spawn(&r->monitor, f);
     if (ret == 0)
         ret = monitor_build(r->monitor, &r->machine->config, &names, f);
