@@ -180,14 +180,19 @@ static uint8_t run_segment(const struct virtio_blk_target *t,
 
 /* DISCARD and WRITE_ZEROES: nothing is changed unless all segments are good. */
 static uint8_t run_segments(const struct virtio_blk_target *t,
-                            struct virtio_blk_request *r, uint64_t max)
+                            struct virtio_blk_request *r, uint64_t feature,
+                            uint64_t max)
 {
     uint8_t raw[SEGMENTS_MAX * SEGMENT_SIZE];
     struct segment segments[SEGMENTS_MAX];
     uint64_t count = r->data_out / SEGMENT_SIZE;
     uint8_t status = VIRTIO_BLK_S_OK;
 
-    if (t->backend->readonly || r->data_in != 0 || count == 0 || count > max ||
+    if (t->backend->readonly)
+        return refuse(r);
+    if (!(t->features & feature))
+        return VIRTIO_BLK_S_UNSUPP;
+    if (r->data_in != 0 || count == 0 || count > max ||
         r->data_out % SEGMENT_SIZE != 0 ||
         desc_chain_read(r->chain, HEADER_SIZE, raw, (size_t)r->data_out) < 0)
         return refuse(r);
@@ -213,13 +218,11 @@ static uint8_t run_type(const struct virtio_blk_target *t,
     case VIRTIO_BLK_T_GET_ID:
         return run_get_id(t, r);
     case VIRTIO_BLK_T_DISCARD:
-        if (t->features & VIRTIO_BLK_F_DISCARD)
-            return run_segments(t, r, VIRTIO_BLK_DISCARD_SEG_MAX);
-        return VIRTIO_BLK_S_UNSUPP;
+        return run_segments(t, r, VIRTIO_BLK_F_DISCARD,
+                            VIRTIO_BLK_DISCARD_SEG_MAX);
     case VIRTIO_BLK_T_WRITE_ZEROES:
-        if (t->features & VIRTIO_BLK_F_WRITE_ZEROES)
-            return run_segments(t, r, VIRTIO_BLK_WRITE_ZEROES_SEG_MAX);
-        return VIRTIO_BLK_S_UNSUPP;
+        return run_segments(t, r, VIRTIO_BLK_F_WRITE_ZEROES,
+                            VIRTIO_BLK_WRITE_ZEROES_SEG_MAX);
     default:
         return VIRTIO_BLK_S_UNSUPP;
     }
