@@ -97,6 +97,7 @@ static pid_t start_inside(struct agent *agent, int tty, const char *term)
 /* No root: whoever booted a bare kernel wants to look around in it. */
 static pid_t start_outside(int tty, const char *term)
 {
+    sigset_t none;
     pid_t pid;
 
     if (access(SHELL, X_OK) < 0)
@@ -109,6 +110,8 @@ static pid_t start_outside(int tty, const char *term)
     for (int fd = 0; fd < 3; fd++)
         dup2(tty, fd);
     signal(SIGPIPE, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     setenv("TERM", term, 1);
     setenv("PATH", "/sbin:/usr/sbin:/bin:/usr/bin", 1);
     execl(SHELL, SHELL, "-i", (char *)NULL);
