@@ -188,9 +188,8 @@ static void blk_again(void *ctx, uint32_t events)
 
     (void)events;
     (void)!read(blk->again.fd, &count, sizeof(count));
-    /* The driver may have reset the device since. */
-    if (blk->dev.active)
-        blk_queue_notify(&blk->dev, REQUEST_QUEUE);
+    /* If the driver has reset the device since, its queue has nothing. */
+    blk_queue_notify(&blk->dev, REQUEST_QUEUE);
 }
 
 static void blk_config_read(const struct virtio_device *dev, uint32_t offset,

@@ -11,6 +11,7 @@
 
 #include "devices/blk/cow_map.h"
 #include "devices/blk/cow_overlay.h"
+#include "devices/blk/virtio_blk.h"
 #include "tests/blk_disk.h"
 
 /* Five clusters and a bit: the last one is short. */
@@ -202,22 +203,25 @@ START_TEST(test_failed_allocations)
 
     for (n = 1; ret < 0; n++) {
         struct block_backend *raw = NULL, *b = NULL;
+        struct virtio_device *dev = NULL;
 
         fail_allocation = n;
         ret = block_raw_new(dup(base_fd), true, &raw);
         if (ret == 0)
             ret = cow_overlay_open(raw, dup(fd), &options, &b);
+        if (ret == 0)
+            ret = virtio_blk_new(b, "disk-0", &dev);
         fail_allocation = 0;
         if (ret == 0)
-            b->ops->free(b);
+            dev->ops->free(dev);
         else
             ck_assert_int_eq(ret, -ENOMEM);
         ck_assert_int_lt(n, 100);
     }
-    /* The raw disk, the overlay, its buffers, its map; then it went well. */
-    ck_assert_int_eq(n, 6);
+    /* Raw disk, overlay, its buffers, its map, device; then all went well. */
+    ck_assert_int_eq(n, 7);
     /* No descriptor was left behind. */
-    ck_assert_int_le(dup(fd), fd + 2);
+    ck_assert_int_eq(dup(fd), fd + 1);
     close(base_fd);
     close(fd);
 }

@@ -348,6 +348,8 @@ static void fill_host(int base_fd, int fd)
     ck_assert_uint_eq(b->stats.no_space, 1);
     ck_assert_uint_eq(b->stats.clusters_present, at / CLUSTER);
     ck_assert(!b->stats.limit_hit);
+    /* What was written of the last one is given back (4096: the header). */
+    ck_assert_uint_le(file_bytes(fd), at + 4096);
     ck_assert_int_eq(blk_read(b, got, DISK_SIZE, 0), 0);
     ck_assert_mem_eq(got, want, DISK_SIZE);
     ck_assert_int_eq(blk_write(b, data, CLUSTER, 0), 0);

@@ -68,6 +68,50 @@ START_TEST(test_overlay_limit)
 }
 END_TEST
 
+/* ---- nothing to answer to ----------------------------------------------- */
+
+/* Nowhere to put an answer: returned empty, and the device wants a reset. */
+START_TEST(test_no_status)
+{
+    struct rig r;
+    struct fake_buf bufs[2];
+
+    rig_init(&r, false, ALL_FEATURES);
+    bufs[0] = (struct fake_buf){r.header, 16, false};
+    bufs[1] = (struct fake_buf){r.data, SECTOR, false};
+    rig_put_header(&r, VIRTIO_BLK_T_OUT, 0);
+    ck_assert_uint_eq(fake_driver_request(&r.d, 0, bufs, _i ? 2 : 1), 0);
+    ck_assert(fake_driver_needs_reset(&r.d));
+    ck_assert_uint_eq(rig_violations(&r), 1);
+    rig_expect_disk(&r, 0, rig_sector_byte(0));
+    /* Nothing more happens until the reset ... */
+    bufs[1].writable = true;
+    ck_assert_int_ge(fake_queue_add(&r.d.queues[0], bufs, 2), 0);
+    fake_driver_kick_force(&r.d, 0);
+    ck_assert(!fake_queue_collect(&r.d.queues[0], NULL, NULL));
+    /* ... and all is well after it. */
+    fake_driver_start(&r.d, ALL_FEATURES, 64);
+    ck_assert(!fake_driver_needs_reset(&r.d));
+    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_IN, 0, SECTOR, true, NULL),
+                      VIRTIO_BLK_S_OK);
+    rig_fini(&r);
+}
+END_TEST
+
+/* A ring that breaks the rules: needs reset, no request runs. */
+START_TEST(test_broken_ring)
+{
+    struct rig r;
+
+    rig_init(&r, false, ALL_FEATURES);
+    fake_queue_publish(&r.d.queues[0], 0xffff);
+    fake_driver_kick_force(&r.d, 0);
+    ck_assert(fake_driver_needs_reset(&r.d));
+    ck_assert_uint_eq(rig_violations(&r), 1);
+    rig_fini(&r);
+}
+END_TEST
+
 /* ---- batches and rounds ------------------------------------------------- */
 
 /* Makes n one-sector reads available, unkicked; all share their buffers. */
@@ -363,6 +407,8 @@ int main(void)
     tcase_set_timeout(tc, 240);
     tcase_add_test(tc, test_backend_error);
     tcase_add_test(tc, test_overlay_limit);
+    tcase_add_loop_test(tc, test_no_status, 0, 2);
+    tcase_add_test(tc, test_broken_ring);
     tcase_add_loop_test(tc, test_batch, 0, 6);
     tcase_add_loop_test(tc, test_no_interrupts, 0, 2);
     tcase_add_test(tc, test_rounds);
