@@ -307,7 +307,8 @@ char *result_to_json(const struct trial_result *r,
     set_snapshot_fields(o, r);
     json_object_set_new(o, "brokers", json_array());
     json_object_set_new(o, "violations", violations_list(r));
-    line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
+                             JSON_REAL_PRECISION(12));
     json_decref(o);
     return line;
 }
