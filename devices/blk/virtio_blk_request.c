@@ -69,7 +69,7 @@ static bool sectors_to_bytes(const struct block_backend *b, uint64_t sector,
     return true;
 }
 
-/* The data of an IN or OUT: all in one direction, whole sectors, on the disk. */
+/* The data of an IN or OUT: one direction, whole sectors, on the disk. */
 static bool check_data(const struct virtio_blk_target *t,
                        const struct virtio_blk_request *r, uint64_t len,
                        uint64_t wrong_way, uint64_t *ret_offset)

@@ -103,8 +103,9 @@ START_TEST(test_in)
     ck_assert_uint_eq(written, 8 * SECTOR + 1);
     for (unsigned s = 0; s < 8; s++)
         rig_expect_sector(p + s * SECTOR, rig_sector_byte(3 + s));
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_IN, 0, DISK_SIZE, true, NULL),
-                      VIRTIO_BLK_S_OK);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_IN, 0, DISK_SIZE, true, NULL),
+        VIRTIO_BLK_S_OK);
     ck_assert_uint_eq(rig_violations(&r), 0);
     rig_fini(&r);
 }
@@ -124,8 +125,9 @@ START_TEST(test_out)
     rig_expect_disk(&r, DISK_SECTORS - 2, 0x5a);
     rig_expect_disk(&r, DISK_SECTORS - 1, 0x5a);
     ck_assert_uint_eq(syncs, 0);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_FLUSH, 0, 0, false, &written),
-                      VIRTIO_BLK_S_OK);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_FLUSH, 0, 0, false, &written),
+        VIRTIO_BLK_S_OK);
     ck_assert_uint_eq(written, 1);
     ck_assert_uint_eq(syncs, 1);
     ck_assert_uint_eq(rig_violations(&r), 0);
@@ -250,8 +252,9 @@ START_TEST(test_get_id)
     p = rig_ptr(&r, r.data, 64);
     memset(p, 0xff, 64);
     memset(before, 0xff, 64);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_GET_ID, 0, rows[_i].len, true,
-                              &written), rows[_i].status);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_GET_ID, 0, rows[_i].len, true, &written),
+        rows[_i].status);
     ck_assert_uint_eq(written, rows[_i].written);
     ck_assert_mem_eq(p, want, n);
     ck_assert_mem_eq(p + n, before, 64 - n);
@@ -492,8 +495,9 @@ START_TEST(test_segments)
     for (unsigned i = 0; i < 16; i++)
         rig_put_segment(&r, i, 16 + i * 8, 8, 0);
     rig_put_segment(&r, 15, DISK_SECTORS, 0, 0); /* empty, at the end */
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_DISCARD, 0, 256, false, NULL),
-                      VIRTIO_BLK_S_OK);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_DISCARD, 0, 256, false, NULL),
+        VIRTIO_BLK_S_OK);
     rig_expect_disk(&r, 15, rig_sector_byte(15));
     rig_expect_disk(&r, 16, 0);
     rig_expect_disk(&r, 16 + 15 * 8 - 1, 0);
@@ -533,7 +537,8 @@ START_TEST(test_bad_segments)
     rig_put_segment(&r, 0, rows[_i].sector, rows[_i].sectors, rows[_i].flags);
     if (rows[_i].type == VIRTIO_BLK_T_DISCARD) {
         /* A good one first: it must not be done. */
-        rig_put_segment(&r, 1, rows[_i].sector, rows[_i].sectors, rows[_i].flags);
+        rig_put_segment(&r, 1, rows[_i].sector, rows[_i].sectors,
+                        rows[_i].flags);
         rig_put_segment(&r, 0, 0, 128, 0);
         len = 32;
     }

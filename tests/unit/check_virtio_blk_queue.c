@@ -24,8 +24,9 @@ START_TEST(test_backend_error)
 
     rig_init(&r, false, ALL_FEATURES);
     ck_assert_int_eq(ftruncate(r.fd, SECTOR), 0);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_IN, 1, SECTOR, true, &written),
-                      VIRTIO_BLK_S_IOERR);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_IN, 1, SECTOR, true, &written),
+        VIRTIO_BLK_S_IOERR);
     ck_assert_uint_eq(written, 0);
     ck_assert_uint_eq(virtio_blk_backend(r.d.mmio.dev)->stats.io_errors, 1);
     ck_assert_uint_eq(rig_violations(&r), 0); /* not the guest's fault */
@@ -51,8 +52,9 @@ START_TEST(test_overlay_limit)
     memset(rig_ptr(&r, r.data, SECTOR), 3, SECTOR);
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_OUT, 0, SECTOR, false, NULL),
                       VIRTIO_BLK_S_OK);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_OUT, 128, SECTOR, false, NULL),
-                      VIRTIO_BLK_S_IOERR);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_OUT, 128, SECTOR, false, NULL),
+        VIRTIO_BLK_S_IOERR);
     seen = virtio_blk_backend(r.d.mmio.dev);
     ck_assert(seen->stats.limit_hit);
     ck_assert_uint_eq(seen->stats.no_space, 1);
