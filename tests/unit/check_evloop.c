@@ -298,6 +298,29 @@ START_TEST(free_accepts)
 }
 END_TEST
 
+/* No descriptor for the n-th thing it needs: an error and nothing leaked. */
+START_TEST(out_of_descriptors)
+{
+    struct evloop *loop = NULL;
+    int first = dup(0);
+    int ret;
+
+    close(first);
+    for (int spare = 0; spare < 2; spare++) {
+        struct rlimit limit = {(rlim_t)(first + spare), 1024};
+
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_int_eq(evloop_new(NULL, &loop), -EMFILE);
+        ck_assert_ptr_null(loop);
+        limit.rlim_cur = 1024;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ret = dup(0);
+        ck_assert_int_eq(ret, first);
+        close(ret);
+    }
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("evloop");
@@ -313,6 +336,7 @@ static Suite *suite(void)
     tcase_add_test(tc, many_sources);
     tcase_add_test(tc, holds_lock_in_handlers);
     tcase_add_test(tc, free_accepts);
+    tcase_add_test(tc, out_of_descriptors);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -710,6 +711,30 @@ START_TEST(bad_descriptor)
 }
 END_TEST
 
+/* No descriptor for the n-th thing it needs: what was given is closed. */
+START_TEST(out_of_descriptors)
+{
+    struct serial8250_options options = {0};
+    struct rlimit limit = {0, 1024};
+    int ends[2];
+
+    ck_assert_int_eq(evloop_new(NULL, &options.loop), 0);
+    for (rlim_t spare = 0; spare < 2; spare++) {
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+        options.in_fd = options.out_fd = ends[0]; /* needs a double, a timer */
+        limit.rlim_cur = (rlim_t)ends[1] + 1 + spare;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        ck_assert_int_eq(serial8250_new(&options, &port), -EMFILE);
+        ck_assert_int_eq(fcntl(ends[0], F_GETFD), -1);
+        ck_assert_int_eq(fcntl(ends[1] + 1, F_GETFD), -1);
+        limit.rlim_cur = 1024;
+        ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+        close(ends[1]);
+    }
+    evloop_free(options.loop);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("serial8250");
@@ -743,6 +768,7 @@ static Suite *suite(void)
     tcase_add_test(tc, no_descriptors);
     tcase_add_test(tc, one_descriptor);
     tcase_add_test(tc, bad_descriptor);
+    tcase_add_test(tc, out_of_descriptors);
     suite_add_tcase(s, tc);
     return s;
 }

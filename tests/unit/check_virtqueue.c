@@ -31,6 +31,10 @@ static void attach(bool event_idx, bool indirect)
     fake_guest_init(&guest, 0);
     fake_queue_init(&q, &guest, SIZE);
     memset(&vq, 0, sizeof(vq));
+    /* Behind the table lie descriptors that only a wrong index would find. */
+    q.desc = fake_guest_alloc(&guest, 16 * 2 * SIZE, 16);
+    for (unsigned i = SIZE; i < 2 * SIZE; i++)
+        *fake_queue_desc(&q, i) = (struct fake_desc){FAKE_GUEST_BASE, 1, 0, 0};
     fake_queue_attach(&q, &vq, event_idx, indirect);
     ck_assert(virtqueue_check(&vq));
 }
@@ -249,6 +253,22 @@ START_TEST(direct_then_indirect)
     ck_assert_uint_eq(chain.readable_count, 2);
     ck_assert_uint_eq(chain.readable_len, 5);
     ck_assert_uint_eq(chain.writable_len, 2);
+    detach();
+}
+END_TEST
+
+/* One buffer more than the queue is deep, though each part is allowed. */
+START_TEST(too_long_with_indirect)
+{
+    struct fake_buf bufs[SIZE];
+
+    attach(false, true);
+    for (unsigned i = 0; i < SIZE; i++)
+        bufs[i] = (struct fake_buf){FAKE_GUEST_BASE, 1, false};
+    ck_assert_int_eq(fake_queue_add_indirect(&q, bufs, SIZE), 0);
+    set_desc(1, FAKE_GUEST_BASE, 1, FAKE_DESC_NEXT, 0);
+    *fake_queue_avail_ring(&q, 0) = 1;
+    ck_assert_int_eq(virtqueue_pop(&vq, &chain), -EPROTO);
     detach();
 }
 END_TEST
@@ -766,6 +786,7 @@ static Suite *suite(void)
     tcase_add_test(tc, full_queue_any_order);
     tcase_add_test(tc, longest_chain);
     tcase_add_test(tc, direct_then_indirect);
+    tcase_add_test(tc, too_long_with_indirect);
     tcase_add_loop_test(tc, bad_chains, 0,
                         2 * (int)(sizeof(chains) / sizeof(chains[0])));
     tcase_add_loop_test(tc, avail_indices, 0,
