@@ -255,48 +255,42 @@ static bool rx_serve_rsts(struct virtio_vsock *vsock)
     return true;
 }
 
-/* Serves a list from its head until it is empty. False: out of buffers. */
-static bool rx_serve_list(struct virtio_vsock *vsock, struct vsock_list *list)
+/*
+ * One link's turn. If it runs out of rx buffers it queues up for more, behind
+ * all others, and its socket is not watched meanwhile.
+ */
+static void rx_serve_turn(struct vsock_link *link)
 {
-    struct vsock_link *link;
+    struct vsock_rx *rx = &link->vsock->rx;
 
-    while ((link = TAILQ_FIRST(list))) {
-        if (!rx_serve_link(link))
-            return false;
-        vsock_rx_move(&vsock->rx, link, VSOCK_LIST_NONE);
-        (void)vsock_link_settle(link);
+    if (!rx_serve_link(link)) {
+        vsock_rx_move(rx, link, VSOCK_LIST_WAITING);
+        vsock_link_watch(link);
+        return;
     }
-    return true;
+    vsock_rx_move(rx, link, VSOCK_LIST_NONE);
+    (void)vsock_link_settle(link);
 }
 
 /*
- * Without rx buffers there is still work: links that owe nothing are settled,
- * the others join the queue, and their sockets are not watched meanwhile.
+ * One round: those that waited come first, as long as there are buffers; new
+ * ones join the queue. Links that owe nothing are settled in any case. True:
+ * everybody has got what there was.
  */
-static void rx_park_touched(struct virtio_vsock *vsock)
-{
-    struct vsock_link *link;
-
-    while ((link = TAILQ_FIRST(&vsock->rx.touched))) {
-        if (!rx_serve_link(link)) {
-            vsock_rx_move(&vsock->rx, link, VSOCK_LIST_WAITING);
-            vsock_link_watch(link);
-            continue;
-        }
-        vsock_rx_move(&vsock->rx, link, VSOCK_LIST_NONE);
-        (void)vsock_link_settle(link);
-    }
-}
-
-/* One round. True: everybody has got what there was. */
 static bool rx_serve_round(struct virtio_vsock *vsock)
 {
-    bool done = rx_serve_rsts(vsock) &&
-                rx_serve_list(vsock, &vsock->rx.waiting);
+    struct vsock_rx *rx = &vsock->rx;
+    bool rsts_done = rx_serve_rsts(vsock);
+    unsigned turns = vsock->link_count;
+    struct vsock_link *link;
 
-    /* Those that waited come first; the new ones queue up behind them. */
-    rx_park_touched(vsock);
-    return done && TAILQ_EMPTY(&vsock->rx.waiting);
+    /* One turn each, however fast the driver gives new buffers. */
+    while ((link = TAILQ_FIRST(&rx->waiting)) && turns-- > 0 &&
+           rx_fill(vsock, 1) > 0)
+        rx_serve_turn(link);
+    while ((link = TAILQ_FIRST(&rx->touched)))
+        rx_serve_turn(link);
+    return rsts_done && TAILQ_EMPTY(&rx->waiting);
 }
 
 void vsock_rx_serve(struct virtio_vsock *vsock)
@@ -307,7 +301,7 @@ void vsock_rx_serve(struct virtio_vsock *vsock)
         if (rx_serve_round(vsock) || vsock->halted)
             return;
         rx->kicks = true;
-        if (!virtqueue_enable_kicks(rx_queue(vsock)))
+        if (!virtqueue_enable_kicks(rx_queue(vsock)) && rx->count == 0)
             return; /* the driver will kick */
     }
     vsock_come_back(vsock);
