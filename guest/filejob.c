@@ -40,8 +40,9 @@ struct job {
 static int open_inside(const struct job *job, const char *path, int flags,
                        mode_t mode)
 {
+    int extra = flags & O_PATH ? 0 : O_NOCTTY | O_NONBLOCK;
     struct open_how how = {
-        .flags = (unsigned int)(flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK),
+        .flags = (unsigned int)(flags | extra | O_CLOEXEC),
         .mode = flags & O_CREAT ? mode : 0,
         .resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS,
     };
@@ -73,14 +74,13 @@ static int make_parents(char *path)
 {
     for (char *slash = strchr(path + 1, '/'); slash;
          slash = strchr(slash + 1, '/')) {
-        int failed;
+        int ret;
 
         *slash = '\0';
-        failed = mkdir(path, 0755) < 0 && errno != EEXIST ? errno : 0;
+        ret = mkdir(path, 0755) < 0 ? -errno : 0;
         *slash = '/';
-        /* EROFS and the like on what exists already: the open will tell. */
-        if (failed && failed != EROFS && failed != EACCES)
-            return -failed;
+        if (ret && ret != -EEXIST)
+            return ret;
     }
     return 0;
 }
