@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #define PAGE 4096u
 
@@ -35,6 +36,53 @@ static void fail(const char *what)
 {
     fprintf(stderr, "fake guest: %s\n", what);
     abort();
+}
+
+#if defined(__has_feature)
+#define HAS_FEATURE(x) __has_feature(x)
+#else
+#define HAS_FEATURE(x) 0
+#endif
+
+/* What the allocator held when it was starved, to be given back. */
+struct hoard {
+    struct hoard *next;
+};
+static struct hoard *hoard;
+static struct rlimit memory_limit;
+
+bool fake_out_of_memory_begin(void)
+{
+    struct rlimit none;
+
+#if defined(__SANITIZE_ADDRESS__) || HAS_FEATURE(address_sanitizer)
+    return false;
+#endif
+    if (getrlimit(RLIMIT_AS, &memory_limit) != 0)
+        return false;
+    none = (struct rlimit){0, memory_limit.rlim_max};
+    if (setrlimit(RLIMIT_AS, &none) != 0)
+        return false;
+    for (size_t size = 1u << 20; size >= sizeof(*hoard); size /= 2) {
+        struct hoard *piece;
+
+        while ((piece = malloc(size)) != NULL) {
+            piece->next = hoard;
+            hoard = piece;
+        }
+    }
+    return true;
+}
+
+void fake_out_of_memory_end(void)
+{
+    while (hoard) {
+        struct hoard *piece = hoard;
+
+        hoard = piece->next;
+        free(piece);
+    }
+    setrlimit(RLIMIT_AS, &memory_limit);
 }
 
 /* ---- memory ---- */

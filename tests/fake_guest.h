@@ -32,6 +32,14 @@
 #define FAKE_GUEST_SIZE (1u << 20)  /* when 0 is asked for */
 #define FAKE_GUEST_GUARD (1u << 16) /* inaccessible bytes on either side */
 
+/*
+ * Between these two no allocation of this process succeeds (libcheck's own
+ * included: keep results and assert afterwards). _begin is false where the
+ * allocator cannot be starved: AddressSanitizer's aborts instead.
+ */
+bool fake_out_of_memory_begin(void);
+void fake_out_of_memory_end(void);
+
 /* ---- memory ------------------------------------------------------------- */
 
 struct fake_guest {

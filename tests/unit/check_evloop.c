@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "devices/evloop.h"
+#include "tests/fake_guest.h"
 
 struct watcher {
     struct evloop_source source;
@@ -321,6 +322,26 @@ START_TEST(out_of_descriptors)
 }
 END_TEST
 
+START_TEST(out_of_memory)
+{
+    struct evloop *loop = loop_new();
+    struct evloop_source source = {.fd = 0, .events = EPOLLIN};
+    struct evloop *second = NULL;
+    int added, made;
+
+    if (fake_out_of_memory_begin()) {
+        added = evloop_add(loop, &source);
+        made = evloop_new(NULL, &second);
+        fake_out_of_memory_end();
+        ck_assert_int_eq(added, -ENOMEM);
+        ck_assert(!source.active);
+        ck_assert_int_eq(made, -ENOMEM);
+        ck_assert_ptr_null(second);
+    }
+    evloop_free(loop);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("evloop");
@@ -337,6 +358,7 @@ static Suite *suite(void)
     tcase_add_test(tc, holds_lock_in_handlers);
     tcase_add_test(tc, free_accepts);
     tcase_add_test(tc, out_of_descriptors);
+    tcase_add_test(tc, out_of_memory);
     suite_add_tcase(s, tc);
     return s;
 }

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "devices/serial/serial8250.h"
+#include "tests/fake_guest.h"
 
 #define DATA 0u
 #define IER 1u
@@ -735,6 +736,27 @@ START_TEST(out_of_descriptors)
 }
 END_TEST
 
+START_TEST(out_of_memory)
+{
+    struct serial8250_options options = {0};
+    int ends[2];
+    int ret;
+
+    ck_assert_int_eq(evloop_new(NULL, &options.loop), 0);
+    ck_assert_int_eq(pipe(ends), 0);
+    options.in_fd = ends[0];
+    options.out_fd = ends[1];
+    if (fake_out_of_memory_begin()) {
+        ret = serial8250_new(&options, &port);
+        fake_out_of_memory_end();
+        ck_assert_int_eq(ret, -ENOMEM);
+        ck_assert_int_eq(fcntl(ends[0], F_GETFD), -1);
+        ck_assert_int_eq(fcntl(ends[1], F_GETFD), -1);
+    }
+    evloop_free(options.loop);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("serial8250");
@@ -769,6 +791,7 @@ static Suite *suite(void)
     tcase_add_test(tc, one_descriptor);
     tcase_add_test(tc, bad_descriptor);
     tcase_add_test(tc, out_of_descriptors);
+    tcase_add_test(tc, out_of_memory);
     suite_add_tcase(s, tc);
     return s;
 }

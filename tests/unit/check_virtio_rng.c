@@ -198,6 +198,20 @@ START_TEST(greedy_driver)
 }
 END_TEST
 
+START_TEST(out_of_memory)
+{
+    struct virtio_device *dev = NULL;
+    int ret;
+
+    if (!fake_out_of_memory_begin())
+        return;
+    ret = virtio_rng_new(&dev);
+    fake_out_of_memory_end();
+    ck_assert_int_eq(ret, -ENOMEM);
+    ck_assert_ptr_null(dev);
+}
+END_TEST
+
 static Suite *suite(void)
 {
     Suite *s = suite_create("virtio_rng");
@@ -212,6 +226,7 @@ static Suite *suite(void)
     tcase_add_test(tc, reset_with_requests_waiting);
     tcase_add_test(tc, no_config_space);
     tcase_add_test(tc, greedy_driver);
+    tcase_add_test(tc, out_of_memory);
     suite_add_tcase(s, tc);
     return s;
 }
