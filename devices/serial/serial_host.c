@@ -19,7 +19,7 @@
 #include "base/io.h"
 #include "base/num.h"
 
-#define BATCH_NS (10 * 1000 * 1000)
+#define BATCH_NS 10000000L
 
 /* ---- output ---- */
 

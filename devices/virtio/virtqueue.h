@@ -83,8 +83,8 @@ int virtqueue_activate(struct virtqueue *vq, const struct guest_mem *mem,
 
 /*
  * Takes the next chain. Returns 1 and fills *ret_chain, 0 if the queue is
- * empty (or not active, or broken before), or -EPROTO: the queue is now broken and the device
- * must ask for a reset (virtio_device_needs_reset).
+ * empty (or not active, or broken before), or -EPROTO: the queue is now broken
+ * and the device must ask for a reset (virtio_device_needs_reset).
  */
 int virtqueue_pop(struct virtqueue *vq, struct desc_chain *ret_chain)
     __attribute__((warn_unused_result));
