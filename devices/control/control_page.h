@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The machine's control page (one 4 KiB MMIO page): ACPI sleep registers,
+ * The machine's control page (two 4 KiB MMIO pages): ACPI sleep registers,
  * reset register and the pvpanic device. A write becomes one typed event.
  * Also the legacy keyboard controller port 0x64, whose command 0xFE is how
  * Linux resets a machine without ACPI.
@@ -12,13 +12,17 @@
 
 #include "devices/bus.h"
 
-#define CONTROL_PAGE_SIZE 0x1000u
+#define CONTROL_PAGE_SIZE 0x2000u
 
 /* Offsets in the page (frozen: part of the machine's map, version 1). */
 #define CONTROL_SLEEP_CONTROL 0x00u /* ACPI 6.4, 4.8.3.7; also syscon */
 #define CONTROL_SLEEP_STATUS 0x01u
 #define CONTROL_RESET 0x02u
-#define CONTROL_PANIC 0x10u /* pvpanic: 1 byte, read = supported events */
+/*
+ * pvpanic: 1 byte, read = supported events. In a page of its own: Linux maps
+ * the ACPI registers' page write-back, and then refuses to map it uncached.
+ */
+#define CONTROL_PANIC 0x1000u
 
 /* Values. S5's type is 5: SLP_TYP in bits 2-4, SLP_EN is bit 5. */
 #define CONTROL_SLEEP_S5_TYPE 5u

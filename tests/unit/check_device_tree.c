@@ -151,7 +151,7 @@ START_TEST(test_power_off_and_panic)
     ck_assert_uint_eq(cell(off, "offset", 0), CONTROL_SLEEP_CONTROL);
     ck_assert_uint_eq(cell(off, "value", 0), CONTROL_SLEEP_S5_VALUE);
     ck_assert_uint_eq(cell(syscon, "reg-io-width", 0), 1);
-    check_reg(syscon, MAP_CONTROL_PAGE, CONTROL_PANIC);
+    check_reg(syscon, MAP_CONTROL_PAGE, 0x10);
     check_reg(compatible("qemu,pvpanic-mmio"), MAP_CONTROL_PAGE + CONTROL_PANIC,
               1);
 }

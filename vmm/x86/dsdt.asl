@@ -27,14 +27,14 @@ DefinitionBlock ("dsdt.aml", "DSDT", 2, "MICRSB", "MACHINE1", 1)
             })
         }
 
-        /* pvpanic: one byte in the control page. */
+        /* pvpanic: one byte in the page after the ACPI registers. */
         Device (PEVT)
         {
             Name (_HID, "QEMU0001")
             Name (_UID, 0)
             Name (_CRS, ResourceTemplate ()
             {
-                Memory32Fixed (ReadWrite, 0xD0010010, 1)
+                Memory32Fixed (ReadWrite, 0xD0011000, 1)
             })
         }
 
