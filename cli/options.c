@@ -12,17 +12,28 @@
 
 #define NAMES_MAX 64
 
-/* Calls for each spec of a verb until one matches. */
-static const struct option_spec *find_spec(const struct verb *verb,
-                                           const char *name, size_t len,
-                                           char letter)
+static const struct option_spec *find_long(const struct verb *verb,
+                                           const char *name, size_t len)
 {
     for (size_t g = 0; verb->groups[g]; g++) {
         const struct option_spec *s = verb->groups[g]->specs;
 
         for (; s->name; s++) {
-            if (letter ? s->letter == letter
-                       : strlen(s->name) == len && !memcmp(s->name, name, len))
+            if (strlen(s->name) == len && !memcmp(s->name, name, len))
+                return s;
+        }
+    }
+    return NULL;
+}
+
+static const struct option_spec *find_letter(const struct verb *verb,
+                                             char letter)
+{
+    for (size_t g = 0; verb->groups[g]; g++) {
+        const struct option_spec *s = verb->groups[g]->specs;
+
+        for (; s->name; s++) {
+            if (s->letter == letter)
                 return s;
         }
     }
@@ -95,7 +106,7 @@ static int parse_long(const struct verb *verb, char **argv, int argc, int *at,
     const char *word = argv[*at] + 2;
     const char *equals = strchr(word, '=');
     size_t len = equals ? (size_t)(equals - word) : strlen(word);
-    const struct option_spec *spec = find_spec(verb, word, len, 0);
+    const struct option_spec *spec = find_long(verb, word, len);
 
     if (!spec)
         return fail_unknown(verb, argv[*at], f);
@@ -119,7 +130,7 @@ static int parse_short(const struct verb *verb, char **argv, int argc, int *at,
                        struct options *o, struct failure *f)
 {
     for (const char *p = argv[*at] + 1; *p; p++) {
-        const struct option_spec *spec = find_spec(verb, NULL, 0, *p);
+        const struct option_spec *spec = find_letter(verb, *p);
 
         if (!spec)
             return fail_unknown(verb, argv[*at], f);

@@ -102,7 +102,6 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
     ret = find_program(path, sizeof(path), f);
     if (ret != 0)
         goto out_free;
-    ret = -EIO;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
         ret = -errno;
         failure_set(f, "host", "socketpair", NULL,
