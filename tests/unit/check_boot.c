@@ -245,6 +245,18 @@ START_TEST(test_page_tables_and_gdt)
 }
 END_TEST
 
+/* Where a BIOS would be: a reset by the keyboard controller, then a stop. */
+START_TEST(test_reset_vector)
+{
+    static const uint8_t code[] = {0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd};
+
+    setup_memory(32 * MIB);
+    use_elf();
+    ck_assert_int_eq(load(), 0);
+    ck_assert_mem_eq(at(0xffff0, sizeof(code)), code, sizeof(code));
+}
+END_TEST
+
 /* The boot stack must not run into the zero page, nor any table into another.
  */
 START_TEST(test_map_has_no_overlap)
@@ -273,7 +285,7 @@ START_TEST(test_device_tree_is_setup_data)
     ck_assert_int_eq(load(), 0);
     params = zero_page();
     ck_assert_uint_eq(num_get_le64(params + 0x070), 0); /* no RSDP */
-    ck_assert(mini_ram_is_zero(&ram, MAP_ACPI, MAP_ACPI_END - MAP_ACPI));
+    ck_assert(mini_ram_is_zero(&ram, MAP_ACPI, MAP_RESET_VECTOR - MAP_ACPI));
     ck_assert_uint_eq(num_get_le64(params + 0x250), MAP_SETUP_DATA);
     node = at(MAP_SETUP_DATA, 16);
     ck_assert_uint_eq(num_get_le64(node), 0);     /* the last node */
@@ -455,6 +467,7 @@ static Suite *boot_suite(void)
     tcase_add_test(tcase, test_zero_page_of_bzimage);
     tcase_add_test(tcase, test_zero_page_of_elf);
     tcase_add_test(tcase, test_page_tables_and_gdt);
+    tcase_add_test(tcase, test_reset_vector);
     tcase_add_test(tcase, test_map_has_no_overlap);
     tcase_add_test(tcase, test_device_tree_is_setup_data);
     tcase_add_test(tcase, test_initrd_exact_fit);

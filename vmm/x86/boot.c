@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/num.h"
+#include "devices/control/control_page.h"
 #include "vmm/x86/boot_file.h"
 #include "vmm/x86/map.h"
 #include "vmm/x86/page_tables.h"
@@ -158,6 +159,24 @@ static int boot_describe_machine(const struct vm_config *config,
     return boot_write_acpi(machine, mem, facts, ret_error);
 }
 
+/*
+ * The one piece of firmware there is. Linux reboots a reduced-hardware machine
+ * by EFI, whether or not it has one, and then tries the BIOS next: it goes to
+ * real mode and jumps to the old reset vector. Without code there it would
+ * hang.
+ */
+static int boot_write_reset_vector(const struct guest_mem *mem)
+{
+    static const uint8_t code[] = {
+        0xb0, KEYBOARD_COMMAND_RESET, /* mov al, reset */
+        0xe6, KEYBOARD_PORT_COMMAND,  /* out command port, al */
+        0xf4,                         /* hlt */
+        0xeb, 0xfd,                   /* jmp to the hlt */
+    };
+
+    return guest_mem_write(mem, MAP_RESET_VECTOR, code, sizeof(code));
+}
+
 static int boot_write_start(const struct guest_mem *mem,
                             const struct kernel_image *image,
                             const struct zero_page_facts *facts,
@@ -171,6 +190,8 @@ static int boot_write_start(const struct guest_mem *mem,
         .gdt = MAP_GDT,
     };
 
+    if (boot_write_reset_vector(mem) < 0)
+        return boot_no_memory(ret_error, "reset vector");
     if (zero_page_write(mem, image, facts) < 0)
         return boot_no_memory(ret_error, "zero page");
     if (page_tables_write(mem, &entry.cr3) < 0)

@@ -39,6 +39,7 @@
 /* Reserved in e820: tables, RSDP first, then the generation id's page. */
 #define MAP_ACPI 0xe0000ull
 #define MAP_VMGENID_PAGE 0xef000ull /* the id is its first 16 bytes */
+#define MAP_RESET_VECTOR 0xffff0ull /* real mode f000:fff0; see boot.c */
 #define MAP_ACPI_END 0x100000ull
 #define MAP_KERNEL_MIN 0x100000ull
 
