@@ -49,7 +49,7 @@ void vsock_guest_init(struct vsock_guest *g, int listen_fd)
 {
     struct virtio_vsock_options options = {
         .guest_cid = VSOCK_GUEST_CID,
-        .dialer = { guest_dial, g },
+        .dialer = {guest_dial, g},
         .listen_fd = listen_fd,
     };
 
@@ -91,8 +91,8 @@ void vsock_guest_post(struct vsock_guest *g, unsigned n)
     while (n-- > 0 && g->rx_free_count > 0) {
         unsigned i = g->rx_free[--g->rx_free_count];
         struct fake_buf bufs[] = {
-            { g->rx_at[i], VSOCK_HEADER_SIZE, true },
-            { g->rx_at[i] + VSOCK_HEADER_SIZE, VSOCK_GUEST_RX_SIZE, true },
+            {g->rx_at[i], VSOCK_HEADER_SIZE, true},
+            {g->rx_at[i] + VSOCK_HEADER_SIZE, VSOCK_GUEST_RX_SIZE, true},
         };
         int head = fake_queue_add(&g->driver.queues[RX], bufs, 2);
 
@@ -135,9 +135,9 @@ bool vsock_guest_queue(struct vsock_guest *g, const struct vsock_header *header,
     vsock_header_encode(header, bytes);
     if (payload_len > 0)
         memcpy(bytes + VSOCK_HEADER_SIZE, payload, payload_len);
-    bufs[0] = (struct fake_buf){ g->tx_at[i], VSOCK_HEADER_SIZE, false };
-    bufs[1] = (struct fake_buf){ g->tx_at[i] + VSOCK_HEADER_SIZE, payload_len,
-                                 false };
+    bufs[0] = (struct fake_buf){g->tx_at[i], VSOCK_HEADER_SIZE, false};
+    bufs[1] =
+        (struct fake_buf){g->tx_at[i] + VSOCK_HEADER_SIZE, payload_len, false};
     head = fake_queue_add(&g->driver.queues[TX], bufs, payload_len ? 2 : 1);
     need(head >= 0, "tx queue full");
     g->tx_of_head[head] = i;

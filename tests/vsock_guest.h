@@ -14,10 +14,10 @@
 
 #define VSOCK_GUEST_CID 3u
 #define VSOCK_GUEST_MEMORY (16u << 20)
-#define VSOCK_GUEST_RX_MAX 128u     /* rx buffers it owns */
-#define VSOCK_GUEST_RX_SIZE 4096u   /* payload bytes of each */
-#define VSOCK_GUEST_TX_MAX 64u      /* packets in flight */
-#define VSOCK_GUEST_TX_SIZE 65536u  /* payload bytes of each */
+#define VSOCK_GUEST_RX_MAX 128u    /* rx buffers it owns */
+#define VSOCK_GUEST_RX_SIZE 4096u  /* payload bytes of each */
+#define VSOCK_GUEST_TX_MAX 64u     /* packets in flight */
+#define VSOCK_GUEST_TX_SIZE 65536u /* payload bytes of each */
 
 enum vsock_guest_dial {
     VSOCK_GUEST_DIAL_KEEP,   /* remember the token, answer later */

@@ -47,7 +47,7 @@ static void vsock_set_tick(struct virtio_vsock *vsock)
 {
     bool wanted = vsock->timed_count > 0 || vsock->listener_paused;
     long ns = wanted ? (long)VSOCK_TICK_MS * NS_PER_MS : 0;
-    struct itimerspec spec = { { 0, ns }, { 0, ns } };
+    struct itimerspec spec = {{0, ns}, {0, ns}};
 
     if (wanted == vsock->ticking)
         return;
@@ -166,8 +166,8 @@ static void vsock_accept_clients(struct virtio_vsock *vsock)
                      SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
             /* Anything but "nobody there" would wake us again at once. */
-            vsock->listener_paused = errno != EAGAIN && errno != EINTR &&
-                                     errno != ECONNABORTED;
+            vsock->listener_paused =
+                errno != EAGAIN && errno != EINTR && errno != ECONNABORTED;
             return;
         }
         if (vsock_add_socket(vsock, fd) < 0)

@@ -23,9 +23,9 @@
 #include "devices/evloop.h"
 #include "devices/virtio/virtio_device.h"
 
-#define VSOCK_CONNS_MAX 1024u         /* connections at once */
+#define VSOCK_CONNS_MAX 1024u            /* connections at once */
 #define VSOCK_BUFFER_SIZE (256u * 1024u) /* buf_alloc we advertise */
-#define VSOCK_CLIENT_LINE_MAX 32u     /* the CONNECT line, with newline */
+#define VSOCK_CLIENT_LINE_MAX 32u        /* the CONNECT line, with newline */
 
 struct vsock_dialer {
     /*
@@ -38,10 +38,10 @@ struct vsock_dialer {
 };
 
 struct virtio_vsock_options {
-    uint64_t guest_cid;     /* >= 3 */
-    struct evloop *loop;    /* borrowed */
+    uint64_t guest_cid;         /* >= 3 */
+    struct evloop *loop;        /* borrowed */
     struct vsock_dialer dialer; /* dial == NULL: guests cannot connect out */
-    int listen_fd;          /* owned, non-blocking listening socket, or -1 */
+    int listen_fd; /* owned, non-blocking listening socket, or -1 */
 };
 
 struct virtio_vsock_stats {

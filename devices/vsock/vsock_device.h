@@ -35,16 +35,16 @@
 
 #define VSOCK_BUFFER_SMALL (16u * 1024u)
 #define VSOCK_PROMISE_FULL (32u * 1024u * 1024u)
-#define VSOCK_PROMISE_MAX                                                     \
+#define VSOCK_PROMISE_MAX                                                      \
     (VSOCK_PROMISE_FULL + VSOCK_CONNS_MAX * VSOCK_BUFFER_SMALL)
 
 #define VSOCK_RSTS_MAX 256u
 #define VSOCK_CLIENTS_MAX 64u /* accepted clients that sent no line yet */
 
 /* Work per wake, so that no connection keeps the others waiting. */
-#define VSOCK_TX_CHAINS 256u     /* packets taken from the tx queue */
-#define VSOCK_TX_BATCH 64u       /* packets in one sendmsg */
-#define VSOCK_RX_BURST_MIN 2u    /* rx buffers filled by one recvmsg */
+#define VSOCK_TX_CHAINS 256u  /* packets taken from the tx queue */
+#define VSOCK_TX_BATCH 64u    /* packets in one sendmsg */
+#define VSOCK_RX_BURST_MIN 2u /* rx buffers filled by one recvmsg */
 #define VSOCK_RX_BURST_MAX 32u
 #define VSOCK_RX_LINK_BUFFERS 64u /* rx buffers for one link */
 

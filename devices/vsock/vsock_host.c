@@ -87,7 +87,7 @@ static int ring_hold(struct vsock_host *host, const struct iovec *iov,
 static ssize_t socket_send(struct vsock_host *host, struct iovec *iov,
                            unsigned count)
 {
-    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t n;
 
     do {
@@ -177,9 +177,9 @@ int vsock_host_flush(struct vsock_host *host, uint32_t *ret_done)
         return 0;
     if (to_end > host->ring_len)
         to_end = host->ring_len;
-    iov[0] = (struct iovec){ host->ring + host->ring_head, to_end };
+    iov[0] = (struct iovec){host->ring + host->ring_head, to_end};
     if (to_end < host->ring_len) {
-        iov[1] = (struct iovec){ host->ring, host->ring_len - to_end };
+        iov[1] = (struct iovec){host->ring, host->ring_len - to_end};
         count = 2;
     }
     n = socket_send(host, iov, count);
@@ -206,7 +206,7 @@ void vsock_host_end_write(struct vsock_host *host)
 ssize_t vsock_host_receive(struct vsock_host *host, struct iovec *iov,
                            unsigned count)
 {
-    struct msghdr msg = { .msg_iov = iov, .msg_iovlen = count };
+    struct msghdr msg = {.msg_iov = iov, .msg_iovlen = count};
     ssize_t n;
 
     do {
@@ -270,7 +270,7 @@ int vsock_host_reply_ok(struct vsock_host *host, uint32_t port)
 {
     char text[VSOCK_OK_LINE_MAX];
     int len = snprintf(text, sizeof(text), "OK %" PRIu32 "\n", port);
-    struct iovec iov = { text, (size_t)len };
+    struct iovec iov = {text, (size_t)len};
 
     /* The first bytes on a fresh socket: they fit, or nobody is there. */
     return socket_send(host, &iov, 1) == len ? 0 : -EPIPE;

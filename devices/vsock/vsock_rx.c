@@ -43,8 +43,8 @@ static bool rx_buffer_take(struct vsock_rx_buffer *buffer,
     if (len <= VSOCK_HEADER_SIZE)
         return false;
     len -= VSOCK_HEADER_SIZE;
-    buffer->room = len < VSOCK_RX_PAYLOAD_MAX ? (uint32_t)len
-                                              : VSOCK_RX_PAYLOAD_MAX;
+    buffer->room =
+        len < VSOCK_RX_PAYLOAD_MAX ? (uint32_t)len : VSOCK_RX_PAYLOAD_MAX;
     return true;
 }
 

@@ -2,9 +2,8 @@
 /* Connections by port pair. See the header. */
 #include "devices/vsock/vsock_table.h"
 
-static struct vsock_bucket *table_bucket(struct vsock_table *table,
-                                         uint32_t guest_port,
-                                         uint32_t host_port)
+static struct vsock_bucket *
+table_bucket(struct vsock_table *table, uint32_t guest_port, uint32_t host_port)
 {
     /*
      * The guest may make pairs collide; the walk is then as long as the
@@ -27,8 +26,7 @@ struct vsock_link *vsock_table_find(struct vsock_table *table,
 {
     struct vsock_link *link;
 
-    LIST_FOREACH(link, table_bucket(table, guest_port, host_port),
-                 bucket_entry)
+    LIST_FOREACH(link, table_bucket(table, guest_port, host_port), bucket_entry)
     {
         if (link->conn.guest_port == guest_port &&
             link->conn.host_port == host_port)
@@ -40,8 +38,8 @@ struct vsock_link *vsock_table_find(struct vsock_table *table,
 void vsock_table_insert(struct vsock_table *table, struct vsock_link *link)
 {
     LIST_INSERT_HEAD(
-        table_bucket(table, link->conn.guest_port, link->conn.host_port),
-        link, bucket_entry);
+        table_bucket(table, link->conn.guest_port, link->conn.host_port), link,
+        bucket_entry);
     link->in_table = true;
 }
 
@@ -53,8 +51,7 @@ void vsock_table_remove(struct vsock_link *link)
     link->in_table = false;
 }
 
-uint32_t vsock_table_assign_port(struct vsock_table *table,
-                                 uint32_t guest_port)
+uint32_t vsock_table_assign_port(struct vsock_table *table, uint32_t guest_port)
 {
     uint32_t port;
 

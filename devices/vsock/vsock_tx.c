@@ -50,8 +50,8 @@ static void tx_add_data(struct virtio_vsock *vsock, struct vsock_link *link,
     if (batch->link != link || batch->heads_count == VSOCK_TX_BATCH ||
         batch->parts + chain->readable_count > VIRTQUEUE_SIZE_MAX)
         tx_flush(vsock);
-    parts = iov_slice(chain->iov, chain->readable_count, VSOCK_HEADER_SIZE,
-                      len, batch->iov + batch->parts);
+    parts = iov_slice(chain->iov, chain->readable_count, VSOCK_HEADER_SIZE, len,
+                      batch->iov + batch->parts);
     if (parts < 0)
         parts = 0; /* cannot be: len was checked against the chain */
     batch->link = link;

@@ -46,8 +46,7 @@ static void likely_packet(struct script *s)
     uint8_t ports = next_byte(s), len = next_byte(s);
     struct vsock_header h = vsock_guest_header(
         next_byte(s) & 15, PORT + (ports & 3),
-        ports & 64 ? ports >> 2 & 3
-                   : VSOCK_HOST_PORT_FIRST + (ports >> 2 & 3));
+        ports & 64 ? ports >> 2 & 3 : VSOCK_HOST_PORT_FIRST + (ports >> 2 & 3));
 
     h.flags = next_byte(s) & 7;
     h.buf_alloc = (uint32_t)next_byte(s) << 8;
@@ -179,7 +178,7 @@ static void step(struct script *s)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct script s = { data, size < 4096 ? size : 4096 };
+    struct script s = {data, size < 4096 ? size : 4096};
 
     vsock_guest_init(&g, -1);
     vsock_guest_start(&g, VIRTIO_FEATURE_EVENT_IDX, 100);

@@ -12,12 +12,12 @@
 
 static struct vsock_header packet(uint16_t op, uint32_t len)
 {
-    return (struct vsock_header){ .src_port = GUEST_PORT,
-                                  .dst_port = HOST_PORT,
-                                  .op = op,
-                                  .len = len,
-                                  .type = VSOCK_TYPE_STREAM,
-                                  .buf_alloc = BUF };
+    return (struct vsock_header){.src_port = GUEST_PORT,
+                                 .dst_port = HOST_PORT,
+                                 .op = op,
+                                 .len = len,
+                                 .type = VSOCK_TYPE_STREAM,
+                                 .buf_alloc = BUF};
 }
 
 static enum vsock_verdict receive(struct vsock_conn *conn, uint16_t op,
@@ -62,42 +62,41 @@ static const struct {
 } op_table[] = {
 #define BAD VSOCK_VERDICT_VIOLATION, VSOCK_CONN_DEAD, VSOCK_DUE_RST
 #define END(due) VSOCK_VERDICT_END, VSOCK_CONN_DEAD, due
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_INVALID, BAD },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_REQUEST, BAD },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_RESPONSE, VSOCK_VERDICT_ESTABLISHED,
-      VSOCK_CONN_ESTABLISHED, 0 },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_RST, END(0) },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_SHUTDOWN, BAD },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_RW, BAD },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_CREDIT_UPDATE, BAD },
-    { VSOCK_CONN_CONNECTING, VSOCK_OP_CREDIT_REQUEST, BAD },
-    { VSOCK_CONN_CONNECTING, 8, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_INVALID, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_REQUEST, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_RESPONSE, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_RST, END(0) },
-    { VSOCK_CONN_DIALING, VSOCK_OP_SHUTDOWN, END(VSOCK_DUE_RST) },
-    { VSOCK_CONN_DIALING, VSOCK_OP_RW, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_CREDIT_UPDATE, BAD },
-    { VSOCK_CONN_DIALING, VSOCK_OP_CREDIT_REQUEST, BAD },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_INVALID, BAD },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_REQUEST, BAD },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_RESPONSE, BAD },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_RST, END(0) },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_SHUTDOWN, VSOCK_VERDICT_SHUTDOWN,
-      VSOCK_CONN_ESTABLISHED, 0 },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_RW, VSOCK_VERDICT_DATA,
-      VSOCK_CONN_ESTABLISHED, 0 },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_CREDIT_UPDATE, VSOCK_VERDICT_NONE,
-      VSOCK_CONN_ESTABLISHED, 0 },
-    { VSOCK_CONN_ESTABLISHED, VSOCK_OP_CREDIT_REQUEST, VSOCK_VERDICT_NONE,
-      VSOCK_CONN_ESTABLISHED, VSOCK_DUE_CREDIT },
-    { VSOCK_CONN_ESTABLISHED, 8, BAD },
-    { VSOCK_CONN_ESTABLISHED, UINT16_MAX, BAD },
-    { VSOCK_CONN_DEAD, VSOCK_OP_RW, VSOCK_VERDICT_NONE, VSOCK_CONN_DEAD, 0 },
-    { VSOCK_CONN_DEAD, VSOCK_OP_REQUEST, VSOCK_VERDICT_NONE, VSOCK_CONN_DEAD,
-      0 },
-    { VSOCK_CONN_DEAD, VSOCK_OP_RST, END(0) },
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_INVALID, BAD},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_REQUEST, BAD},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_RESPONSE, VSOCK_VERDICT_ESTABLISHED,
+     VSOCK_CONN_ESTABLISHED, 0},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_RST, END(0)},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_SHUTDOWN, BAD},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_RW, BAD},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_CREDIT_UPDATE, BAD},
+    {VSOCK_CONN_CONNECTING, VSOCK_OP_CREDIT_REQUEST, BAD},
+    {VSOCK_CONN_CONNECTING, 8, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_INVALID, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_REQUEST, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_RESPONSE, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_RST, END(0)},
+    {VSOCK_CONN_DIALING, VSOCK_OP_SHUTDOWN, END(VSOCK_DUE_RST)},
+    {VSOCK_CONN_DIALING, VSOCK_OP_RW, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_CREDIT_UPDATE, BAD},
+    {VSOCK_CONN_DIALING, VSOCK_OP_CREDIT_REQUEST, BAD},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_INVALID, BAD},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_REQUEST, BAD},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_RESPONSE, BAD},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_RST, END(0)},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_SHUTDOWN, VSOCK_VERDICT_SHUTDOWN,
+     VSOCK_CONN_ESTABLISHED, 0},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_RW, VSOCK_VERDICT_DATA,
+     VSOCK_CONN_ESTABLISHED, 0},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_CREDIT_UPDATE, VSOCK_VERDICT_NONE,
+     VSOCK_CONN_ESTABLISHED, 0},
+    {VSOCK_CONN_ESTABLISHED, VSOCK_OP_CREDIT_REQUEST, VSOCK_VERDICT_NONE,
+     VSOCK_CONN_ESTABLISHED, VSOCK_DUE_CREDIT},
+    {VSOCK_CONN_ESTABLISHED, 8, BAD},
+    {VSOCK_CONN_ESTABLISHED, UINT16_MAX, BAD},
+    {VSOCK_CONN_DEAD, VSOCK_OP_RW, VSOCK_VERDICT_NONE, VSOCK_CONN_DEAD, 0},
+    {VSOCK_CONN_DEAD, VSOCK_OP_REQUEST, VSOCK_VERDICT_NONE, VSOCK_CONN_DEAD, 0},
+    {VSOCK_CONN_DEAD, VSOCK_OP_RST, END(0)},
 #undef BAD
 #undef END
 };
@@ -185,16 +184,16 @@ END_TEST
 static const struct {
     uint32_t tx_cnt, peer_fwd_cnt, peer_buf_alloc, credit;
 } credit_table[] = {
-    { 0, 0, 0, 0 },
-    { 0, 0, 100, 100 },
-    { 100, 0, 100, 0 },
-    { 101, 0, 100, 0 },
-    { 5, 0xfffffffbu, 100, 90 },
-    { 0xffffffffu, 0xfffffff0u, 100, 85 },
-    { 0, 0xffffffffu, 1, 0 },
-    { 0, 1, 100, 0 }, /* claims to have consumed what was never sent */
-    { 0, 1, 0xffffffffu, 0 },
-    { 7, 7, 0xffffffffu, 0xffffffffu },
+    {0, 0, 0, 0},
+    {0, 0, 100, 100},
+    {100, 0, 100, 0},
+    {101, 0, 100, 0},
+    {5, 0xfffffffbu, 100, 90},
+    {0xffffffffu, 0xfffffff0u, 100, 85},
+    {0, 0xffffffffu, 1, 0},
+    {0, 1, 100, 0}, /* claims to have consumed what was never sent */
+    {0, 1, 0xffffffffu, 0},
+    {7, 7, 0xffffffffu, 0xffffffffu},
 };
 
 START_TEST(credit_of_counters)
@@ -282,7 +281,7 @@ START_TEST(credit_differential)
 {
     const uint32_t start = 0xffffe000u;
     struct vsock_conn conn;
-    struct model m = { 0 };
+    struct model m = {0};
 
     srand(12345u + (unsigned)_i);
     make(&conn, VSOCK_CONN_ESTABLISHED);
@@ -312,7 +311,8 @@ int main(void)
     tcase_add_test(tc, abort_before_request_is_silent);
     tcase_add_loop_test(tc, guest_shutdown, 0, 16);
     tcase_add_test(tc, host_shutdown_is_told_once);
-    tcase_add_loop_test(tc, credit_of_counters, 0, (int)ARRAY_SIZE(credit_table));
+    tcase_add_loop_test(tc, credit_of_counters, 0,
+                        (int)ARRAY_SIZE(credit_table));
     tcase_add_loop_test(tc, overrun_is_a_violation, 0, 2);
     tcase_add_loop_test(tc, credit_differential, 0, 20);
     suite_add_tcase(suite, tc);

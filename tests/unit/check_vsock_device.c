@@ -103,8 +103,8 @@ static int client_says(const char *line)
 {
     int pair[2];
 
-    ck_assert_int_eq(
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair),
+                     0);
     ck_assert_int_eq(virtio_vsock_add_client(g.dev, pair[1]), 0);
     host_write(pair[0], line);
     return pair[0];
@@ -174,7 +174,9 @@ START_TEST(guest_refuses)
 END_TEST
 
 static const char *const bad_lines[] = {
-    "\n", "CONNECT x\n", "CONNECT 4294967295\n",
+    "\n",
+    "CONNECT x\n",
+    "CONNECT 4294967295\n",
     "CONNECT 1111111111111111111111111111111111111111",
 };
 
@@ -429,8 +431,7 @@ START_TEST(broken_queue_ends_everything)
     fake_queue_publish(q, 0xffff);
     fake_driver_kick_force(&g.driver, (unsigned)_i);
     if (_i == VSOCK_QUEUE_RX) { /* found out when the buffers before are used */
-        for (unsigned i = 0; i < 70 && !fake_driver_needs_reset(&g.driver);
-             i++)
+        for (unsigned i = 0; i < 70 && !fake_driver_needs_reset(&g.driver); i++)
             host_write(fd, "x");
     }
     ck_assert(fake_driver_needs_reset(&g.driver));
@@ -450,13 +451,13 @@ END_TEST
 START_TEST(rx_buffers_in_parts)
 {
     static const uint32_t cuts[][9] = {
-        { 45 },
-        { 44, 1 },
-        { 10, 34, 1, 3 },
-        { 43, 2 },
-        { 1, 2, 3, 4, 5, 6, 7, 100 },
-        { 1, 2, 3, 4, 5, 6, 7, 100, 4000 }, /* the ninth is not used */
-        { 200000 },                         /* at most 64 KiB are used */
+        {45},
+        {44, 1},
+        {10, 34, 1, 3},
+        {43, 2},
+        {1, 2, 3, 4, 5, 6, 7, 100},
+        {1, 2, 3, 4, 5, 6, 7, 100, 4000}, /* the ninth is not used */
+        {200000},                         /* at most 64 KiB are used */
     };
     gpa_t at = fake_guest_alloc(&g.driver.guest, 1u << 18, 8);
     struct fake_buf bufs[9];
@@ -467,7 +468,7 @@ START_TEST(rx_buffers_in_parts)
 
     vsock_guest_start(&g, _i % 2 ? VIRTIO_FEATURE_INDIRECT_DESC : 0, 0);
     for (gpa_t next = at; count < 9 && cuts[_i][count]; count++) {
-        bufs[count] = (struct fake_buf){ next, cuts[_i][count], true };
+        bufs[count] = (struct fake_buf){next, cuts[_i][count], true};
         next += cuts[_i][count];
         total += cuts[_i][count];
     }
@@ -490,7 +491,7 @@ END_TEST
 START_TEST(rx_buffer_too_small_breaks_the_device)
 {
     gpa_t at = fake_guest_alloc(&g.driver.guest, 256, 8);
-    struct fake_buf bufs[] = { { at, 44, _i == 0 }, { at + 44, 100, true } };
+    struct fake_buf bufs[] = {{at, 44, _i == 0}, {at + 44, 100, true}};
 
     vsock_guest_start(&g, 0, 0);
     ck_assert(fake_queue_add(&g.driver.queues[0], bufs, _i == 0 ? 1 : 2) >= 0);
@@ -513,10 +514,10 @@ START_TEST(tx_packet_in_parts)
     h = vsock_guest_header(VSOCK_OP_RW, PORT, port);
     h.len = 19; /* the chain's last byte is more than the header says */
     vsock_header_encode(&h, fake_guest_ptr(&g.driver.guest, at, 64));
-    memcpy(fake_guest_ptr(&g.driver.guest, at + 44, 20),
-           "abcdefghijklmnopqrst", 20);
+    memcpy(fake_guest_ptr(&g.driver.guest, at + 44, 20), "abcdefghijklmnopqrst",
+           20);
     for (unsigned i = 0; i < 64; i++)
-        bufs[i] = (struct fake_buf){ at + i, 1, false };
+        bufs[i] = (struct fake_buf){at + i, 1, false};
     if (_i == 0)
         ck_assert(fake_queue_add(&g.driver.queues[1], bufs, 64) >= 0);
     else
@@ -555,9 +556,9 @@ START_TEST(listener)
     vsock = (struct virtio_vsock *)g.dev;
     for (unsigned i = 0; i < ARRAY_SIZE(fds); i++) {
         fds[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
-        ck_assert_int_eq(connect(fds[i], (struct sockaddr *)&addr,
-                                 sizeof(sa_family_t) + 6),
-                         0);
+        ck_assert_int_eq(
+            connect(fds[i], (struct sockaddr *)&addr, sizeof(sa_family_t) + 6),
+            0);
     }
     vsock_guest_run(&g);
     ck_assert_uint_eq(vsock->client_count, VSOCK_CLIENTS_MAX);
@@ -642,8 +643,7 @@ int main(void)
     tcase_add_test(tc, host_connects_and_talks);
     tcase_add_test(tc, data_behind_the_line_reach_the_guest);
     tcase_add_test(tc, guest_refuses);
-    tcase_add_loop_test(tc, bad_line_is_refused, 0,
-                        (int)ARRAY_SIZE(bad_lines));
+    tcase_add_loop_test(tc, bad_line_is_refused, 0, (int)ARRAY_SIZE(bad_lines));
     tcase_add_test(tc, refused_before_the_driver_is_there);
     tcase_add_test(tc, client_leaves_while_connecting);
     tcase_add_test(tc, guest_connects);

@@ -17,8 +17,8 @@ static int make(struct vsock_host *host, uint32_t ring_size)
 {
     int pair[2];
 
-    ck_assert_int_eq(
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair), 0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, pair),
+                     0);
     vsock_host_init(host, pair[1], ring_size, &pool);
     return pair[0];
 }
@@ -28,27 +28,27 @@ static const struct {
     int ret;
     uint32_t port;
 } line_table[] = {
-    { "CONNECT 0\n", 0, 0 },
-    { "CONNECT 52\n", 0, 52 },
-    { "CONNECT 4294967294\n", 0, 4294967294u },
-    { "CONNECT 4294967295\n", -EPROTO, 0 },
-    { "CONNECT 4294967296\n", -EPROTO, 0 },
-    { "CONNECT 9999999999\n", -EPROTO, 0 },
-    { "CONNECT 00000000052\n", -EPROTO, 0 },
-    { "CONNECT 0000000052\n", 0, 52 },
-    { "CONNECT \n", -EPROTO, 0 },
-    { "CONNECT\n", -EPROTO, 0 },
-    { "\n", -EPROTO, 0 },
-    { "CONNECT -1\n", -EPROTO, 0 },
-    { "CONNECT +1\n", -EPROTO, 0 },
-    { "CONNECT 0x1\n", -EPROTO, 0 },
-    { "CONNECT  1\n", -EPROTO, 0 },
-    { "CONNECT 1 \n", -EPROTO, 0 },
-    { "CONNECT 1\r\n", -EPROTO, 0 },
-    { "connect 1\n", -EPROTO, 0 },
-    { "CONNECTS 1\n", -EPROTO, 0 },
-    { "GET / HTTP/1.1\n", -EPROTO, 0 },
-    { "CONNECT 52aaaaaaaaaaaaaaaaaaaaaa\n", -EPROTO, 0 }, /* 32 bytes */
+    {"CONNECT 0\n", 0, 0},
+    {"CONNECT 52\n", 0, 52},
+    {"CONNECT 4294967294\n", 0, 4294967294u},
+    {"CONNECT 4294967295\n", -EPROTO, 0},
+    {"CONNECT 4294967296\n", -EPROTO, 0},
+    {"CONNECT 9999999999\n", -EPROTO, 0},
+    {"CONNECT 00000000052\n", -EPROTO, 0},
+    {"CONNECT 0000000052\n", 0, 52},
+    {"CONNECT \n", -EPROTO, 0},
+    {"CONNECT\n", -EPROTO, 0},
+    {"\n", -EPROTO, 0},
+    {"CONNECT -1\n", -EPROTO, 0},
+    {"CONNECT +1\n", -EPROTO, 0},
+    {"CONNECT 0x1\n", -EPROTO, 0},
+    {"CONNECT  1\n", -EPROTO, 0},
+    {"CONNECT 1 \n", -EPROTO, 0},
+    {"CONNECT 1\r\n", -EPROTO, 0},
+    {"connect 1\n", -EPROTO, 0},
+    {"CONNECTS 1\n", -EPROTO, 0},
+    {"GET / HTTP/1.1\n", -EPROTO, 0},
+    {"CONNECT 52aaaaaaaaaaaaaaaaaaaaaa\n", -EPROTO, 0}, /* 32 bytes */
 };
 
 START_TEST(line)
@@ -182,8 +182,8 @@ START_TEST(held_bytes_are_conserved)
         case 0:
             for (uint32_t i = 0; i < len; i++)
                 bytes[i] = (uint8_t)((put + i) * 131 >> 3);
-            iov[0] = (struct iovec){ bytes, len / 3 };
-            iov[1] = (struct iovec){ bytes + len / 3, len - len / 3 };
+            iov[0] = (struct iovec){bytes, len / 3};
+            iov[1] = (struct iovec){bytes + len / 3, len - len / 3};
             ck_assert_int_eq(vsock_host_send(&host, iov, 2, len, &n), 0);
             put += len;
             done += n;
@@ -217,7 +217,7 @@ END_TEST
 START_TEST(reader_that_left_kills_the_socket_once)
 {
     static uint8_t bytes[100];
-    struct iovec iov = { bytes, sizeof(bytes) };
+    struct iovec iov = {bytes, sizeof(bytes)};
     struct vsock_host host;
     int client = make(&host, 4096);
     uint32_t done = 0;
@@ -227,7 +227,7 @@ START_TEST(reader_that_left_kills_the_socket_once)
     ck_assert_uint_eq(done, 100);
     ck_assert(host.dead);
     /* From now on bytes vanish quietly. */
-    iov = (struct iovec){ bytes, sizeof(bytes) };
+    iov = (struct iovec){bytes, sizeof(bytes)};
     done = 0;
     ck_assert_int_eq(vsock_host_send(&host, &iov, 1, 100, &done), 0);
     ck_assert_uint_eq(done, 100);

@@ -58,33 +58,32 @@ struct bad_packet {
 #define G VSOCK_GUEST_CID
 #define H VSOCK_CID_HOST
 static const struct bad_packet bad_packets[] = {
-    { "wrong source", G + 1, H, 1, VSOCK_OP_RW, 1, 1, false, false, true },
-    { "host as source", H, H, 1, VSOCK_OP_RW, 1, 1, false, false, true },
-    { "source 2^63", 1ull << 63 | G, H, 1, VSOCK_OP_RST, 0, 0, false, false,
-      true },
-    { "to the hypervisor", G, 0, 1, VSOCK_OP_RW, 1, 1, true, false, false },
-    { "to local", G, 1, 1, VSOCK_OP_REQUEST, 0, 0, true, false, false },
-    { "to itself", G, G, 1, VSOCK_OP_REQUEST, 0, 0, true, false, false },
-    { "to another guest", G, 77, 1, VSOCK_OP_RW, 1, 1, true, false, false },
-    { "to high bits", G, 1ull << 32 | H, 1, VSOCK_OP_RW, 1, 1, true, false,
-      false },
-    { "reset to another guest", G, 77, 1, VSOCK_OP_RST, 0, 0, false, false,
-      false },
-    { "type 0", G, H, 0, VSOCK_OP_RW, 1, 1, true, false, false },
-    { "seqpacket", G, H, 2, VSOCK_OP_RW, 1, 1, true, false, false },
-    { "type ffff", G, H, 0xffff, VSOCK_OP_RW, 1, 1, true, false, false },
-    { "length beyond the chain", G, H, 1, VSOCK_OP_RW, 2, 1, true, true, true },
-    { "length without payload", G, H, 1, VSOCK_OP_RW, 1, 0, true, true, true },
-    { "length 2^32 - 1", G, H, 1, VSOCK_OP_RW, UINT32_MAX, 9, true, true,
-      true },
-    { "control with false length", G, H, 1, VSOCK_OP_CREDIT_UPDATE, 5, 0, true,
-      true, true },
-    { "op 0", G, H, 1, VSOCK_OP_INVALID, 0, 0, true, true, true },
-    { "op 8", G, H, 1, 8, 0, 0, true, true, true },
-    { "op ffff", G, H, 1, 0xffff, 0, 0, true, true, true },
-    { "second request", G, H, 1, VSOCK_OP_REQUEST, 0, 0, true, true, true },
-    { "response", G, H, 1, VSOCK_OP_RESPONSE, 0, 0, true, true, true },
-    { "reset", G, H, 1, VSOCK_OP_RST, 0, 0, false, true, false },
+    {"wrong source", G + 1, H, 1, VSOCK_OP_RW, 1, 1, false, false, true},
+    {"host as source", H, H, 1, VSOCK_OP_RW, 1, 1, false, false, true},
+    {"source 2^63", 1ull << 63 | G, H, 1, VSOCK_OP_RST, 0, 0, false, false,
+     true},
+    {"to the hypervisor", G, 0, 1, VSOCK_OP_RW, 1, 1, true, false, false},
+    {"to local", G, 1, 1, VSOCK_OP_REQUEST, 0, 0, true, false, false},
+    {"to itself", G, G, 1, VSOCK_OP_REQUEST, 0, 0, true, false, false},
+    {"to another guest", G, 77, 1, VSOCK_OP_RW, 1, 1, true, false, false},
+    {"to high bits", G, 1ull << 32 | H, 1, VSOCK_OP_RW, 1, 1, true, false,
+     false},
+    {"reset to another guest", G, 77, 1, VSOCK_OP_RST, 0, 0, false, false,
+     false},
+    {"type 0", G, H, 0, VSOCK_OP_RW, 1, 1, true, false, false},
+    {"seqpacket", G, H, 2, VSOCK_OP_RW, 1, 1, true, false, false},
+    {"type ffff", G, H, 0xffff, VSOCK_OP_RW, 1, 1, true, false, false},
+    {"length beyond the chain", G, H, 1, VSOCK_OP_RW, 2, 1, true, true, true},
+    {"length without payload", G, H, 1, VSOCK_OP_RW, 1, 0, true, true, true},
+    {"length 2^32 - 1", G, H, 1, VSOCK_OP_RW, UINT32_MAX, 9, true, true, true},
+    {"control with false length", G, H, 1, VSOCK_OP_CREDIT_UPDATE, 5, 0, true,
+     true, true},
+    {"op 0", G, H, 1, VSOCK_OP_INVALID, 0, 0, true, true, true},
+    {"op 8", G, H, 1, 8, 0, 0, true, true, true},
+    {"op ffff", G, H, 1, 0xffff, 0, 0, true, true, true},
+    {"second request", G, H, 1, VSOCK_OP_REQUEST, 0, 0, true, true, true},
+    {"response", G, H, 1, VSOCK_OP_RESPONSE, 0, 0, true, true, true},
+    {"reset", G, H, 1, VSOCK_OP_RST, 0, 0, false, true, false},
 };
 #undef G
 #undef H
@@ -93,7 +92,7 @@ START_TEST(bad_packet)
 {
     const struct bad_packet *bad = &bad_packets[_i % 100];
     bool open = _i < 100;
-    uint8_t payload[16] = { 0 };
+    uint8_t payload[16] = {0};
     struct vsock_header h, answer;
     uint32_t port = 99;
     int fd = open ? vsock_guest_connect(&g, PORT, BUF, &port) : -1;
@@ -131,11 +130,11 @@ END_TEST
 START_TEST(chain_without_a_header)
 {
     gpa_t at = fake_guest_alloc(&g.driver.guest, 256, 8);
-    struct fake_buf bufs[] = { { at, _i == 0 ? 43 : 44, false },
-                               { at + 64, 100, true } };
+    struct fake_buf bufs[] = {{at, _i == 0 ? 43 : 44, false},
+                              {at + 64, 100, true}};
 
-    ck_assert_uint_eq(
-        fake_driver_request(&g.driver, 1, bufs, _i == 0 ? 1 : 2), 0);
+    ck_assert_uint_eq(fake_driver_request(&g.driver, 1, bufs, _i == 0 ? 1 : 2),
+                      0);
     ck_assert_uint_eq(violations(), 1);
     ck_assert(!fake_driver_needs_reset(&g.driver));
 }
@@ -201,7 +200,7 @@ END_TEST
 START_TEST(table_is_bounded)
 {
     static int fds[VSOCK_CONNS_MAX];
-    struct rlimit limit = { 4096, 4096 };
+    struct rlimit limit = {4096, 4096};
     struct vsock_header h;
     int pair[2];
 
@@ -264,7 +263,7 @@ START_TEST(a_million_packets)
     const unsigned total = 1000000;
     unsigned sent = 0, answers = 0;
     static const uint8_t payload[64];
-    uint32_t ports[8] = { 0 };
+    uint32_t ports[8] = {0};
     uint64_t start = io_now_ns();
     struct vsock_header h;
     int fds[8];

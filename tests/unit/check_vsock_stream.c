@@ -24,10 +24,10 @@ static struct vsock_guest g;
 struct end {
     int fd; /* the host's client */
     uint32_t port;
-    uint64_t guest_sent, host_got;  /* guest to host */
-    uint64_t host_sent, guest_got;  /* host to guest */
-    uint64_t guest_consumed;        /* of guest_got: read by its program */
-    uint32_t buf_alloc;             /* the guest's buffer */
+    uint64_t guest_sent, host_got; /* guest to host */
+    uint64_t host_sent, guest_got; /* host to guest */
+    uint64_t guest_consumed;       /* of guest_got: read by its program */
+    uint32_t buf_alloc;            /* the guest's buffer */
     uint32_t peer_buf_alloc, peer_fwd_cnt; /* as the device said */
     bool ended;
 };
@@ -244,7 +244,7 @@ static void random_step(void)
 
 START_TEST(random_interleaving)
 {
-    static const uint32_t sizes[] = { 10, 1000, 5000, 65536, 262144 };
+    static const uint32_t sizes[] = {10, 1000, 5000, 65536, 262144};
     uint64_t total = 0;
 
     srand(4242u + (unsigned)_i);
