@@ -341,6 +341,20 @@ static int open_kvm(int *ret_fd, struct failure *f)
     return -errno;
 }
 
+/*
+ * The overlay refuses writes beyond its limit with an I/O error, all a disk
+ * can say; told of the limit, the agent has ext4 say "no space left" before.
+ */
+static int append_scratch_limit(struct machine *m, uint64_t limit,
+                                struct failure *f)
+{
+    char word[64];
+
+    snprintf(word, sizeof(word), "microsbx.scratch_limit=%llu",
+             (unsigned long long)limit);
+    return machine_append(m, word, f);
+}
+
 /* Kernel, initrd and command line, from the image or the user. */
 static int open_kernel(struct machine *m, const struct machine_spec *spec,
                        struct failure *f)
@@ -374,6 +388,8 @@ static int open_kernel(struct machine *m, const struct machine_spec *spec,
         ret = open_part("initrd", initrd, &m->config.initrd_fd, f);
     if (ret == 0)
         ret = machine_append(m, cmdline, f);
+    if (ret == 0 && m->has_image)
+        ret = append_scratch_limit(m, spec->disk_limit, f);
     if (ret == 0 && spec->append)
         ret = machine_append(m, spec->append, f);
     return ret;

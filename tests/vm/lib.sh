@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
+#
+# What the tests of whole machines share; sourced by tests/vm/guests-* and
+# tests/vm/bad-input.
+#
+# A test is a function test_NAME. It prints a line for each thing it shows
+# ("ok - ...", "not ok - ...: WHY"), and behind each test one line more says
+# that nothing is left of it: no process, no file, no socket. Scripts take the
+# names of tests to run as arguments; without any, all run.
+#
+# Everything happens below $work, which is in /tmp (in the emulated host the
+# project's folder has no sockets and no holes).
+cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+build=$PWD/${BUILD:-build}
+microsbx=$build/microsbx
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/microsbx
+minimal=$cache/kernels/minimal/vmlinux
+
+work=$(mktemp -d /tmp/microsbx-tests.XXXXXX) || exit 1
+mkdir "$work/scratch" "$work/sockets" "$work/run"
+# What a run may leave files in; XDG_RUNTIME_DIR only spares the probe of KVM.
+export TMPDIR=$work/scratch XDG_RUNTIME_DIR=$work/run
+trap 'rm -rf "$work"' EXIT
+
+image=base kernel=$minimal # what trial() starts; no kernel: the image's own
+status='' json=''          # of the last trial
+failed=0
+
+ok() { printf 'ok - %s\n' "$1"; }
+
+not_ok() {
+    failed=1
+    printf 'not ok - %s: %s\n' "$1" "${2//$'\n'/ | }"
+}
+
+# equal NAME GOT WANTED
+equal() {
+    if [ "$2" = "$3" ]; then
+        ok "$1"
+    else
+        not_ok "$1" "'$2' is not '$3'"
+    fi
+}
+
+# contains NAME TEXT PART...: every part is in the text.
+contains() {
+    local name=$1 text=$2 part
+    shift 2
+    for part in "$@"; do
+        if [[ $text != *"$part"* ]]; then
+            not_ok "$name" "no '$part' in '${text: -600}'"
+            return
+        fi
+    done
+    ok "$name"
+}
+
+# until_true SECONDS COMMAND...: waits for it, a tenth of a second at a time.
+until_true() {
+    local left=$(($1 * 10))
+    shift
+    until "$@"; do
+        [ $((left--)) -gt 0 ] || return 1
+        sleep 0.1
+    done
+}
+
+# --- trials -------------------------------------------------------------------
+
+# trial [OPTION...] -- COMMAND...: runs it; sets $status and $json. The
+# command's output is in $work/out and $work/err, ours in $work/said.
+trial() {
+    rm -f "$work/json" "$work/out" "$work/err"
+    "$microsbx" run ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
+        --json "$work/json" --stdout "$work/out" --stderr "$work/err" \
+        "$@" >"$work/said" 2>&1
+    status=$?
+    json=$(cat "$work/json" 2>/dev/null)
+}
+
+# The same in the background; trial_end waits for it. $harness is its id.
+trial_begin() {
+    rm -f "$work/json" "$work/out" "$work/err"
+    "$microsbx" run ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
+        --json "$work/json" --stdout "$work/out" --stderr "$work/err" \
+        "$@" >"$work/said" 2>&1 </dev/null &
+    harness=$!
+}
+
+trial_end() {
+    wait "$harness"
+    status=$?
+    json=$(cat "$work/json" 2>/dev/null)
+}
+
+# The monitor of the trial in the background.
+monitor_of() { cat "/proc/$1/task/$1/children" 2>/dev/null | tr -d ' '; }
+has_monitor() { [ -n "$(monitor_of "$harness")" ]; }
+
+# The workload has written this to its standard output.
+has_printed() { grep -qs "$1" "$work/out"; }
+
+# A plain field of the result: the first of that name, strings without quotes.
+field() {
+    [[ $json =~ \"$1\":(\"([^\"]*)\"|([^,\{\[\}]+)) ]] || return 1
+    printf '%s' "${BASH_REMATCH[2]}${BASH_REMATCH[3]}"
+}
+
+# stream stdout|stderr bytes|sha256
+stream() {
+    [[ $json =~ \"$1\":\{\"file\":[^,]*,\"bytes\":([0-9]+),\"sha256\":\"([0-9a-f]+) ]] ||
+        return 1
+    case $2 in
+    bytes) printf '%s' "${BASH_REMATCH[1]}" ;;
+    *) printf '%s' "${BASH_REMATCH[2]}" ;;
+    esac
+}
+
+# list NAME: a list of the result, as JSON without its brackets and quotes.
+list() {
+    [[ $json =~ \"$1\":\[([^]]*)\] ]] || return 1
+    printf '%s' "${BASH_REMATCH[1]//\"/}"
+}
+
+# ended NAME STATUS OUTCOME BY: how the last trial did.
+ended() {
+    local got
+    got="$status $(field outcome) $(field outcome_by)"
+    if [ "$got" = "$2 $3 $4" ]; then
+        ok "$1"
+    else
+        not_ok "$1" "'$got' is not '$2 $3 $4': $(tail -c 600 "$work/said") $json"
+    fi
+}
+
+digest() { sha256sum "$1" | cut -d' ' -f1; }
+
+# --- nothing is left ----------------------------------------------------------
+
+# Prints what a trial could have left: processes of ours, files in $TMPDIR,
+# sockets; prints nothing if it is clean.
+leftovers() {
+    local comm
+    for comm in /proc/[0-9]*/comm; do
+        case $(cat "$comm" 2>/dev/null) in
+        microsbx | microsbx-vmm) echo "process ${comm//[^0-9]/}" ;;
+        esac
+    done
+    find "$work/scratch" "$work/sockets" -mindepth 1 2>/dev/null
+}
+
+# Planted leftovers are found by the very code that looks for real ones.
+check_leftovers() {
+    local found
+    cp "$(command -v sleep)" "$work/microsbx-vmm"
+    "$work/microsbx-vmm" 100 &
+    until_true 10 grep -qs microsbx-vmm "/proc/$!/comm"
+    echo >"$TMPDIR/microsbx-overlay-planted"
+    python3 -c 'import socket, sys
+socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$work/sockets/planted"
+    found=$(leftovers)
+    contains "planted leftovers are found" "$found" "process $!" \
+        "microsbx-overlay-planted" "sockets/planted"
+    kill "$!"
+    wait "$!" 2>/dev/null
+    rm -f "$work/microsbx-vmm" "$TMPDIR"/* "$work"/sockets/*
+    equal "without them nothing is found" "$(leftovers)" ""
+}
+
+run_tests() {
+    local name began
+    [ $# -gt 0 ] ||
+        # shellcheck disable=SC2046
+        set -- $(declare -F | sed -n 's/^declare -f test_//p')
+    check_leftovers
+    for name in "$@"; do
+        began=$SECONDS
+        "test_$name"
+        until_true 3 is_clean
+        equal "$name: nothing is left" "$(leftovers)" ""
+        echo "# $name took $((SECONDS - began)) s"
+    done
+    exit $failed
+}
+
+is_clean() { [ -z "$(leftovers)" ]; }
