@@ -51,6 +51,12 @@ struct virtio_vsock_stats {
     uint64_t refused;     /* requests refused, either way */
 };
 
+/*
+ * Takes options->listen_fd, also on failure. The loop must outlive the device.
+ * A client has 5 s for its line, a guest 5 s for its answer, the dialer 10 s;
+ * a guest that keeps a connection whose host end is gone gets a RST after 8 s.
+ * All bounds and times are in vsock_device.h. Returns 0 or a negative errno.
+ */
 int virtio_vsock_new(const struct virtio_vsock_options *options,
                      struct virtio_device **ret_dev)
     __attribute__((warn_unused_result));
