@@ -93,11 +93,11 @@ static int plug(struct device_set *set, int vm_fd, const struct guest_mem *mem,
 {
     unsigned index = set->slots_used++;
     struct virtio_slot *slot = &set->slots[index];
-    int line_ret = gsi_line_init(&slot->line, vm_fd, MAP_VIRTIO_GSI + index);
-    int ret = add_slot(set, mem, index, dev, gsi_line_irq(&slot->line));
+    int ret;
 
-    if (line_ret < 0)
-        return line_ret;
+    slot->line = (struct gsi_line){.vm_fd = vm_fd,
+                                   .gsi = MAP_VIRTIO_GSI + index};
+    ret = add_slot(set, mem, index, dev, gsi_line_irq(&slot->line));
     for (unsigned q = 0; ret == 0 && q < dev->queue_count; q++)
         ret = add_kick(set, vm_fd, slot, q);
     return ret;
@@ -212,10 +212,10 @@ static int add_serial(struct device_set *set, int vm_fd,
         .in_fd = config->console_in_fd,
         .out_fd = config->console_out_fd,
     };
-    int ret = gsi_line_init(&set->serial_line, vm_fd, MAP_SERIAL_GSI);
+    int ret;
 
-    if (ret < 0)
-        return ret;
+    set->serial_line =
+        (struct gsi_line){.vm_fd = vm_fd, .gsi = MAP_SERIAL_GSI};
     options.irq = gsi_line_irq(&set->serial_line);
     config->console_in_fd = -1; /* the port's from here on */
     config->console_out_fd = -1;
@@ -248,13 +248,11 @@ int device_set_init(struct device_set *set, int vm_fd,
 {
     int ret;
 
-    *set = (struct device_set){.serial_line.eventfd = -1};
+    *set = (struct device_set){0};
     pthread_mutex_init(&set->lock, NULL);
-    for (unsigned i = 0; i < MAP_VIRTIO_SLOTS; i++) {
-        set->slots[i].line.eventfd = -1;
+    for (unsigned i = 0; i < MAP_VIRTIO_SLOTS; i++)
         for (unsigned q = 0; q < VIRTIO_QUEUES_MAX; q++)
             set->slots[i].kicks[q].source.fd = -1;
-    }
     ret = evloop_new(&set->lock, &set->loop);
     if (ret == 0)
         ret = add_platform(set, vm_fd, config, hooks);
@@ -275,7 +273,6 @@ static void slot_fini(struct device_set *set, struct virtio_slot *slot)
         io_close(&slot->kicks[q].source.fd);
     }
     virtio_mmio_fini(&slot->mmio);
-    gsi_line_fini(&slot->line);
 }
 
 void device_set_fini(struct device_set *set)
@@ -284,10 +281,9 @@ void device_set_fini(struct device_set *set)
         for (unsigned i = 0; i < MAP_VIRTIO_SLOTS; i++)
             slot_fini(set, &set->slots[i]);
     serial8250_free(set->serial);
-    gsi_line_fini(&set->serial_line);
     evloop_free(set->loop);
     pthread_mutex_destroy(&set->lock);
-    *set = (struct device_set){.serial_line.eventfd = -1};
+    *set = (struct device_set){0};
 }
 
 static void disk_stats(const struct device_set *set,

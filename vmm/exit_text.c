@@ -91,8 +91,9 @@ void exit_text_describe(const struct kvm_vcpu *vcpu, char *text, size_t size)
             (uint64_t)run->fail_entry.hardware_entry_failure_reason);
         break;
     case KVM_EXIT_SHUTDOWN:
+        /* No registers: on AMD, KVM has reset the vCPU by now. */
         add(&t, "triple fault");
-        break;
+        return;
     default:
         add(&t, "KVM exit reason %u is not one of ours", run->exit_reason);
         break;

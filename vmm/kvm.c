@@ -26,7 +26,6 @@ static const struct {
     {KVM_CAP_NR_VCPUS, "KVM_CAP_NR_VCPUS"},
     {KVM_CAP_NR_MEMSLOTS, "KVM_CAP_NR_MEMSLOTS"},
     {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
-    {KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},           /* interrupts of devices */
     {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},   /* QueueNotify */
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"}, /* stop without race */
     {KVM_CAP_CHECK_EXTENSION_VM, "KVM_CAP_CHECK_EXTENSION_VM"},

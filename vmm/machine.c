@@ -210,22 +210,38 @@ static int create_vcpu(struct machine *m, unsigned id,
     return kvm_ioctl(vcpu->kvm.fd, KVM_SET_CPUID2, cpuid);
 }
 
-static int create_vcpus(struct machine *m)
+/* The CPUID table of this machine (free() it). */
+static int make_cpuid(const struct machine *m, struct kvm_cpuid2 **ret_cpuid)
 {
-    const struct cpuid_options options = {
+    struct cpuid_options options = {
         .cpu_count = m->config.cpu_count,
         .tsc_deadline = m->tsc_deadline,
-        .xsave = xcr0_works(m->config.kvm_fd),
     };
     struct kvm_cpuid2 *cpuid = NULL;
-    int ret = cpuid_new(m->config.kvm_fd, &options, &cpuid);
+    int ret = cpuid_get_supported(m->config.kvm_fd, &cpuid);
 
     if (ret < 0)
         return ret;
-    ret = -ENOMEM;
+    options.xsave =
+        cpuid_offers_xsave(cpuid) && xcr0_works(m->config.kvm_fd, cpuid);
+    ret = cpuid_prepare(cpuid, &options);
+    if (ret < 0)
+        free(cpuid);
+    else
+        *ret_cpuid = cpuid;
+    return ret;
+}
+
+static int create_vcpus(struct machine *m)
+{
+    struct kvm_cpuid2 *cpuid = NULL;
+    int ret = make_cpuid(m, &cpuid);
+
+    if (ret < 0)
+        return ret;
     m->vcpus = calloc(m->config.cpu_count, sizeof(*m->vcpus));
-    if (m->vcpus)
-        ret = 0;
+    if (!m->vcpus)
+        ret = -ENOMEM;
     for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++)
         ret = create_vcpu(m, i, cpuid);
     free(cpuid);

@@ -69,7 +69,8 @@ static const uint8_t code_int3[] = {
 #define INT3_HANDLER 7u
 
 /* Runs code that must answer with a certain value. */
-static enum probe_result try_code(int kvm_fd, const struct tiny_guest_run *run,
+static enum probe_result try_code(int kvm_fd,
+                                  const struct tiny_guest_run *run,
                                   uint32_t expected)
 {
     struct tiny_guest_result result;
@@ -80,36 +81,41 @@ static enum probe_result try_code(int kvm_fd, const struct tiny_guest_run *run,
                                                         : PROBE_FAILS;
 }
 
-static void probe_instructions(int kvm_fd, bool has_xsave,
+static void probe_instructions(int kvm_fd, struct kvm_cpuid2 *cpuid,
                                struct monitor_probe *probe)
 {
     const struct tiny_guest_run xsave = {
+        .cpuid = cpuid,
         .code = code_xsave,
         .code_len = sizeof(code_xsave),
         .xsave = true,
         .timeout_ms = ANSWER_TIMEOUT_MS,
     };
     const struct tiny_guest_run cmpxchg16b = {
+        .cpuid = cpuid,
         .code = code_cmpxchg16b,
         .code_len = sizeof(code_cmpxchg16b),
         .timeout_ms = ANSWER_TIMEOUT_MS,
     };
     const struct tiny_guest_run int3 = {
+        .cpuid = cpuid,
         .code = code_int3,
         .code_len = sizeof(code_int3),
         .int3_offset = INT3_HANDLER,
         .timeout_ms = ANSWER_TIMEOUT_MS,
     };
 
-    if (has_xsave)
+    if (cpuid_offers_xsave(cpuid))
         probe->xsave = try_code(kvm_fd, &xsave, FCW_AFTER_FNINIT);
     probe->cmpxchg16b = try_code(kvm_fd, &cmpxchg16b, ANSWER_CMPXCHG16B);
     probe->int3 = try_code(kvm_fd, &int3, ANSWER_INT3);
 }
 
-static void probe_speed(int kvm_fd, struct monitor_probe *probe)
+static void probe_speed(int kvm_fd, struct kvm_cpuid2 *cpuid,
+                        struct monitor_probe *probe)
 {
     const struct tiny_guest_run count = {
+        .cpuid = cpuid,
         .code = code_count,
         .code_len = sizeof(code_count),
         .timeout_ms = COUNT_MS,
@@ -165,9 +171,8 @@ static void probe_stop(struct monitor_probe *probe, int error,
 }
 
 /* What KVM says of itself. 0, or why a guest need not be tried. */
-static int probe_kvm(int kvm_fd, struct monitor_probe *probe, bool *ret_xsave)
+static int probe_kvm(int kvm_fd, struct monitor_probe *probe)
 {
-    struct kvm_cpuid2 *cpuid = NULL;
     struct kvm_missing missing;
     int ret = kvm_ioctl_value(kvm_fd, KVM_GET_API_VERSION, 0);
 
@@ -182,44 +187,50 @@ static int probe_kvm(int kvm_fd, struct monitor_probe *probe, bool *ret_xsave)
                  missing.names[i]);
     probe->missing_count = missing.count;
     probe_capabilities(kvm_fd, probe);
-    if (ret < 0)
-        return ret;
-    ret = cpuid_get_supported(kvm_fd, &cpuid);
-    if (ret < 0) {
-        probe_stop(probe, ret, "KVM_GET_SUPPORTED_CPUID");
-        return ret;
-    }
-    probe->svm_or_vmx_in_guest_cpuid = cpuid_offers_nested(cpuid);
-    *ret_xsave = cpuid_offers_xsave(cpuid);
-    free(cpuid);
-    return 0;
+    return ret;
 }
 
-void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
+/* What a guest finds; everything else only if it runs at all. */
+static void probe_guest(int kvm_fd, struct kvm_cpuid2 *cpuid,
+                        struct monitor_probe *probe)
 {
     const struct tiny_guest_run runs = {
+        .cpuid = cpuid,
         .code = code_runs,
         .code_len = sizeof(code_runs),
         .timeout_ms = ANSWER_TIMEOUT_MS,
     };
     struct tiny_guest_result result;
-    bool has_xsave = false;
+    int ret = tiny_guest_run(kvm_fd, &runs, &result);
+
+    if (ret < 0) {
+        probe_stop(probe, ret, "a virtual machine cannot be made");
+        return;
+    }
+    probe->guest_runs = result.answered && result.answer == ANSWER_RUNS
+                            ? PROBE_WORKS
+                            : PROBE_FAILS;
+    if (probe->guest_runs != PROBE_WORKS)
+        return;
+    probe_speed(kvm_fd, cpuid, probe);
+    probe_instructions(kvm_fd, cpuid, probe);
+}
+
+void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
+{
+    struct kvm_cpuid2 *cpuid = NULL;
     int ret;
 
     *ret_probe = (struct monitor_probe){0};
     probe_cpu_names(ret_probe);
-    if (probe_kvm(kvm_fd, ret_probe, &has_xsave) < 0)
+    if (probe_kvm(kvm_fd, ret_probe) < 0)
         return;
-    ret = tiny_guest_run(kvm_fd, &runs, &result);
+    ret = cpuid_get_supported(kvm_fd, &cpuid);
     if (ret < 0) {
-        probe_stop(ret_probe, ret, "a virtual machine cannot be made");
+        probe_stop(ret_probe, ret, "KVM_GET_SUPPORTED_CPUID");
         return;
     }
-    ret_probe->guest_runs = result.answered && result.answer == ANSWER_RUNS
-                                ? PROBE_WORKS
-                                : PROBE_FAILS;
-    if (ret_probe->guest_runs != PROBE_WORKS)
-        return;
-    probe_speed(kvm_fd, ret_probe);
-    probe_instructions(kvm_fd, has_xsave, ret_probe);
+    ret_probe->svm_or_vmx_in_guest_cpuid = cpuid_offers_nested(cpuid);
+    probe_guest(kvm_fd, cpuid, ret_probe);
+    free(cpuid);
 }

@@ -364,20 +364,15 @@ static int set_topology(struct kvm_cpuid2 *cpuid, uint32_t cpu_count)
                    : set_topology_leaf(cpuid, LEAF_TOPOLOGY_V2, cpu_count);
 }
 
-int cpuid_new(int kvm_fd, const struct cpuid_options *options,
-              struct kvm_cpuid2 **ret_cpuid)
+int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
 {
-    struct kvm_cpuid2 *cpuid = NULL;
     struct kvm_cpuid_entry2 *leaf1;
-    int ret = cpuid_get_supported(kvm_fd, &cpuid);
+    int ret;
 
-    if (ret < 0)
-        return ret;
     hide_features(cpuid, options->xsave);
     leaf1 = find(cpuid, 1);
-    ret = -EOPNOTSUPP;
     if (!leaf1)
-        goto out_free;
+        return -EOPNOTSUPP;
     /* x2APIC (the in-kernel LAPIC has it) and "runs in a virtual machine". */
     leaf1->ecx |= BIT(21) | BIT(31);
     /* KVM leaves the timer's bit to us: without it, and without a PIT, a
@@ -388,14 +383,8 @@ int cpuid_new(int kvm_fd, const struct cpuid_options *options,
     ret = set_kvm_leaves(cpuid);
     if (ret == 0)
         ret = set_topology(cpuid, options->cpu_count);
-    if (ret < 0)
-        goto out_free;
-    cpuid_set_vcpu(cpuid, 0);
-    *ret_cpuid = cpuid;
-    return 0;
-
-out_free:
-    free(cpuid);
+    if (ret == 0)
+        cpuid_set_vcpu(cpuid, 0);
     return ret;
 }
 

@@ -22,20 +22,19 @@ struct cpuid_options {
     bool xsave;        /* XCR0 can be changed; else XSAVE and AVX are hidden */
 };
 
+/* KVM_GET_SUPPORTED_CPUID (free() it): 0 or -errno. */
+int cpuid_get_supported(int kvm_fd, struct kvm_cpuid2 **ret_cpuid)
+    __attribute__((warn_unused_result));
+
 /*
- * The table for every vCPU of a machine (free() it): 0 or -errno. Entries are
- * those of vCPU 0 until cpuid_set_vcpu().
+ * Makes the table of this machine's vCPUs out of what KVM supports. Entries are
+ * those of vCPU 0 until cpuid_set_vcpu(). 0, -EOPNOTSUPP or -E2BIG.
  */
-int cpuid_new(int kvm_fd, const struct cpuid_options *options,
-              struct kvm_cpuid2 **ret_cpuid)
+int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
     __attribute__((warn_unused_result));
 
 /* Writes the APIC id of one vCPU into the leaves that carry it. */
 void cpuid_set_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id);
-
-/* KVM_GET_SUPPORTED_CPUID (free() it): 0 or -errno. */
-int cpuid_get_supported(int kvm_fd, struct kvm_cpuid2 **ret_cpuid)
-    __attribute__((warn_unused_result));
 
 /* True if the table offers SVM or VMX. */
 bool cpuid_offers_nested(const struct kvm_cpuid2 *cpuid);

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/kvm.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -15,7 +14,6 @@
 #include "base/num.h"
 #include "vmm/kvm.h"
 #include "vmm/x86/cpu_state.h"
-#include "vmm/x86/cpuid.h"
 #include "vmm/x86/map.h"
 
 #define MEMORY_SIZE 0x10000u
@@ -86,19 +84,6 @@ static int add_memory(struct tiny_guest *guest,
     return kvm_ioctl(guest->vm_fd, KVM_SET_USER_MEMORY_REGION, &slot);
 }
 
-/* The guest sees all that this KVM supports. */
-static int set_cpuid(int kvm_fd, int vcpu_fd)
-{
-    struct kvm_cpuid2 *cpuid = NULL;
-    int ret = cpuid_get_supported(kvm_fd, &cpuid);
-
-    if (ret < 0)
-        return ret;
-    ret = kvm_ioctl(vcpu_fd, KVM_SET_CPUID2, cpuid);
-    free(cpuid);
-    return ret;
-}
-
 static int set_registers(int vcpu_fd, bool xsave)
 {
     const struct boot_entry entry = {
@@ -147,7 +132,7 @@ static int tiny_guest_init(struct tiny_guest *guest, int kvm_fd,
     if (ret == 0)
         ret = kvm_vcpu_open(&guest->vcpu, kvm_fd, guest->vm_fd, 0);
     if (ret == 0)
-        ret = set_cpuid(kvm_fd, guest->vcpu.fd);
+        ret = kvm_ioctl(guest->vcpu.fd, KVM_SET_CPUID2, run->cpuid);
     if (ret == 0)
         ret = set_registers(guest->vcpu.fd, run->xsave);
     if (ret < 0)

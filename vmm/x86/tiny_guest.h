@@ -21,7 +21,10 @@
 #define TINY_GUEST_PORT 0x99u   /* OUT EAX here is the answer */
 #define TINY_GUEST_CODE_MAX 256u
 
+struct kvm_cpuid2;
+
 struct tiny_guest_run {
+    struct kvm_cpuid2 *cpuid; /* borrowed: what it sees */
     const uint8_t *code;  /* starts at TINY_GUEST_CODE, RDI = data */
     size_t code_len;      /* at most TINY_GUEST_CODE_MAX */
     uint16_t int3_offset; /* offset of the handler of INT3; 0 = none */

@@ -27,7 +27,7 @@ static bool on_hardware(void)
            !(ecx & LEAF1_ECX_HYPERVISOR);
 }
 
-bool xcr0_works(int kvm_fd)
+bool xcr0_works(int kvm_fd, struct kvm_cpuid2 *cpuid)
 {
     static const uint8_t code[] = {
         0x31, 0xc9,                   /* xor ecx, ecx */
@@ -40,6 +40,7 @@ bool xcr0_works(int kvm_fd)
     const struct tiny_guest_run run = {
         .code = code,
         .code_len = sizeof(code),
+        .cpuid = cpuid,
         .xsave = true,
         .timeout_ms = TIMEOUT_MS,
     };

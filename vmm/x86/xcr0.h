@@ -11,8 +11,10 @@
 
 /*
  * On hardware: yes, without a test. Under another hypervisor, where this KVM is
- * itself a guest of emulation, a tiny guest tries it. Single-threaded.
+ * itself a guest of emulation, a tiny guest tries it, with this CPUID table
+ * (which offers XSAVE). Single-threaded.
  */
-bool xcr0_works(int kvm_fd);
+struct kvm_cpuid2;
+bool xcr0_works(int kvm_fd, struct kvm_cpuid2 *cpuid);
 
 #endif

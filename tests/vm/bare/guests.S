@@ -13,6 +13,7 @@
 
     .set SERIAL, 0x3f8
     .set CONTROL, 0xd0010000
+    .set PANIC, CONTROL + 0x1000
     .set SLOT_15, 0xd000f000
     .set NOTIFY, 0x50
     .set NOWHERE, 0xd1000000
@@ -80,15 +81,15 @@ END_GUEST triple_fault
 
 GUEST panic
     PUT 'P'
-    movl $CONTROL, %edi
-    movb $1, 0x10(%rdi)
+    movl $PANIC, %edi
+    movb $1, (%rdi)
     jmp .
 END_GUEST panic
 
 /* A crash kernel takes over: not the end. */
 GUEST crash_loaded
-    movl $CONTROL, %edi
-    movb $2, 0x10(%rdi)
+    movl $PANIC, %edi
+    movb $2, (%rdi)
     PUT 'c'
     POWER_OFF
 END_GUEST crash_loaded
