@@ -135,7 +135,8 @@ $(eval $(call library,$(LIBTESTS),$(TEST_HELPER_SRC)))
 $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
 	@mkdir -p $(@D)
 	$(Q)cd $(@D) && cp $(abspath $<) dsdt.asl && iasl -ve -tc dsdt.asl >/dev/null
-	$(Q)mv $(@D)/dsdt.hex $@
+	$(Q)sed 's/^unsigned char/static const unsigned char/' $(@D)/dsdt.hex >$@
+	$(Q)rm $(@D)/dsdt.hex
 $(BUILD)/obj/vmm/x86/acpi.o: $(BUILD)/gen/dsdt.h
 
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
