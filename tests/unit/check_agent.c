@@ -310,7 +310,12 @@ START_TEST(test_slow_reader)
 
     rig.hold_output = true;
     h = agent_rig_send(&rig, &request, &id);
-    for (int i = 0; i < 30; i++)
+    /* Until both windows are full, however busy this host is ... */
+    for (int i = 0; i < 1000 && (h->bytes[0] < PROTO_WINDOW ||
+                                 h->bytes[1] < PROTO_WINDOW); i++)
+        agent_rig_turn(&rig, 20);
+    /* ... and then nothing more. */
+    for (int i = 0; i < 20; i++)
         agent_rig_turn(&rig, 20);
     ck_assert_uint_eq(h->bytes[0], PROTO_WINDOW);
     ck_assert_uint_eq(h->bytes[1], PROTO_WINDOW);
