@@ -241,8 +241,8 @@ static int handle_config(struct control_loop *c, struct msg *m)
     const struct vsock_dialer dialer = {.dial = dial, .ctx = c};
     struct vm_config config;
     struct monitor_error error;
-    int ret = vm_config_decode(m->payload, m->len, m->fds, m->fd_count,
-                               &config);
+    int ret =
+        vm_config_decode(m->payload, m->len, m->fds, m->fd_count, &config);
 
     if (ret < 0)
         return refuse_config(c);

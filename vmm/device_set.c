@@ -49,8 +49,8 @@ static void handle_kick(void *ctx, uint32_t events)
 static int add_kick(struct device_set *set, int vm_fd, struct virtio_slot *slot,
                     unsigned queue)
 {
-    uint64_t base = MAP_VIRTIO_BASE +
-                    (uint64_t)(slot - set->slots) * MAP_VIRTIO_STRIDE;
+    uint64_t base =
+        MAP_VIRTIO_BASE + (uint64_t)(slot - set->slots) * MAP_VIRTIO_STRIDE;
     struct queue_kick *kick = &slot->kicks[queue];
     struct kvm_ioeventfd ioeventfd = {
         .datamatch = queue,
@@ -95,8 +95,8 @@ static int plug(struct device_set *set, int vm_fd, const struct guest_mem *mem,
     struct virtio_slot *slot = &set->slots[index];
     int ret;
 
-    slot->line = (struct gsi_line){.vm_fd = vm_fd,
-                                   .gsi = MAP_VIRTIO_GSI + index};
+    slot->line =
+        (struct gsi_line){.vm_fd = vm_fd, .gsi = MAP_VIRTIO_GSI + index};
     ret = add_slot(set, mem, index, dev, gsi_line_irq(&slot->line));
     for (unsigned q = 0; ret == 0 && q < dev->queue_count; q++)
         ret = add_kick(set, vm_fd, slot, q);
@@ -214,8 +214,7 @@ static int add_serial(struct device_set *set, int vm_fd,
     };
     int ret;
 
-    set->serial_line =
-        (struct gsi_line){.vm_fd = vm_fd, .gsi = MAP_SERIAL_GSI};
+    set->serial_line = (struct gsi_line){.vm_fd = vm_fd, .gsi = MAP_SERIAL_GSI};
     options.irq = gsi_line_irq(&set->serial_line);
     config->console_in_fd = -1; /* the port's from here on */
     config->console_out_fd = -1;
@@ -301,13 +300,12 @@ static void disk_stats(const struct device_set *set,
     }
 }
 
-void device_set_stats(const struct device_set *set,
-                      struct monitor_stats *stats)
+void device_set_stats(const struct device_set *set, struct monitor_stats *stats)
 {
     const struct serial8250_stats *console = serial8250_stats(set->serial);
 
-    stats->unclaimed = atomic_load(&set->pio.unclaimed) +
-                       atomic_load(&set->mmio.unclaimed);
+    stats->unclaimed =
+        atomic_load(&set->pio.unclaimed) + atomic_load(&set->mmio.unclaimed);
     stats->violations = 0;
     for (unsigned i = 0; i < set->slots_used; i++)
         stats->violations += atomic_load(&set->slots[i].mmio.dev->violations);
@@ -328,8 +326,8 @@ void device_set_drain_console(struct device_set *set)
 {
     const struct timespec pause = {.tv_nsec = CONSOLE_DRAIN_STEP_MS * 1000000};
 
-    for (unsigned waited = 0; serial8250_flush(set->serial) > 0 &&
-                              waited < CONSOLE_DRAIN_MS;
+    for (unsigned waited = 0;
+         serial8250_flush(set->serial) > 0 && waited < CONSOLE_DRAIN_MS;
          waited += CONSOLE_DRAIN_STEP_MS)
         (void)nanosleep(&pause, NULL);
 }

@@ -27,8 +27,8 @@
 
 /* What the guest's devices ask of the rest of the monitor; borrowed. */
 struct device_hooks {
-    struct control_page control;  /* power-off, reset, panic */
-    struct vsock_dialer dialer;   /* dial == NULL: no connections out */
+    struct control_page control; /* power-off, reset, panic */
+    struct vsock_dialer dialer;  /* dial == NULL: no connections out */
 };
 
 /* A queue's ioeventfd, watched by the event loop. */

@@ -69,7 +69,8 @@ static void add_registers(struct text *t, int vcpu_fd)
     if (kvm_ioctl(vcpu_fd, KVM_GET_REGS, &regs) < 0 ||
         kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs) < 0)
         return;
-    add(t, "; rip %#" PRIx64 " cs %#x base %#" PRIx64 " cr0 %#" PRIx64
+    add(t,
+        "; rip %#" PRIx64 " cs %#x base %#" PRIx64 " cr0 %#" PRIx64
         " cr3 %#" PRIx64 " cr4 %#" PRIx64 " efer %#" PRIx64,
         (uint64_t)regs.rip, sregs.cs.selector, (uint64_t)sregs.cs.base,
         (uint64_t)sregs.cr0, (uint64_t)sregs.cr3, (uint64_t)sregs.cr4,

@@ -17,16 +17,16 @@ static const struct {
     int capability;
     const char *name;
 } needed[] = {
-    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"},       /* PIC, IOAPIC, LAPIC */
-    {KVM_CAP_HLT, "KVM_CAP_HLT"},               /* idle vCPUs sleep in KVM */
+    {KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP"}, /* PIC, IOAPIC, LAPIC */
+    {KVM_CAP_HLT, "KVM_CAP_HLT"},         /* idle vCPUs sleep in KVM */
     {KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY"},
     {KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR"},
     {KVM_CAP_SET_IDENTITY_MAP_ADDR, "KVM_CAP_SET_IDENTITY_MAP_ADDR"},
-    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},   /* KVM_GET_SUPPORTED_CPUID */
+    {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"}, /* KVM_GET_SUPPORTED_CPUID */
     {KVM_CAP_NR_VCPUS, "KVM_CAP_NR_VCPUS"},
     {KVM_CAP_NR_MEMSLOTS, "KVM_CAP_NR_MEMSLOTS"},
     {KVM_CAP_MP_STATE, "KVM_CAP_MP_STATE"},
-    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},   /* QueueNotify */
+    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},           /* QueueNotify */
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"}, /* stop without race */
     {KVM_CAP_CHECK_EXTENSION_VM, "KVM_CAP_CHECK_EXTENSION_VM"},
 };
@@ -55,8 +55,8 @@ int kvm_ioctl_value(int fd, unsigned long request, unsigned long value)
 
 int kvm_extension(int fd, int capability)
 {
-    int ret = kvm_ioctl_value(fd, KVM_CHECK_EXTENSION,
-                              (unsigned long)capability);
+    int ret =
+        kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
 
     return ret < 0 ? 0 : ret;
 }
@@ -98,8 +98,8 @@ int kvm_vcpu_open(struct kvm_vcpu *vcpu, int kvm_fd, int vm_fd, unsigned id)
         vcpu->fd = -1;
         return ret;
     }
-    run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED,
-               vcpu->fd, 0);
+    run = mmap(NULL, (size_t)size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu->fd,
+               0);
     if (run == MAP_FAILED) {
         int ret = -errno;
 

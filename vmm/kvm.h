@@ -41,7 +41,7 @@ int kvm_create_vm(int kvm_fd) __attribute__((warn_unused_result));
 /* A vCPU's descriptor and its shared page. */
 struct kvm_run;
 struct kvm_vcpu {
-    int fd; /* owned; -1 = none */
+    int fd;              /* owned; -1 = none */
     struct kvm_run *run; /* owned mapping of run_size bytes */
     size_t run_size;
 };

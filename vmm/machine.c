@@ -191,15 +191,13 @@ static int create_irqchip(struct machine *m)
 
     if (ret == 0)
         ret = cpu_state_mask_pic(m->vm_fd);
-    m->tsc_deadline =
-        kvm_extension(m->vm_fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    m->tsc_deadline = kvm_extension(m->vm_fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
     if (ret == 0 && !m->tsc_deadline)
         ret = kvm_ioctl(m->vm_fd, KVM_CREATE_PIT2, &pit);
     return ret;
 }
 
-static int create_vcpu(struct machine *m, unsigned id,
-                       struct kvm_cpuid2 *cpuid)
+static int create_vcpu(struct machine *m, unsigned id, struct kvm_cpuid2 *cpuid)
 {
     struct vcpu *vcpu = &m->vcpus[id];
     int ret = vcpu_init(vcpu, m->config.kvm_fd, m->vm_fd, id, &m->env);
@@ -327,8 +325,7 @@ int machine_build(struct vm_config *config, struct vsock_dialer dialer,
 
 /* ---- booting ---- */
 
-static int set_power_on_state(struct machine *m,
-                              const struct boot_entry *entry)
+static int set_power_on_state(struct machine *m, const struct boot_entry *entry)
 {
     int ret = 0;
 
@@ -406,8 +403,8 @@ void machine_stats(struct machine *m, struct monitor_stats *ret_stats)
         .device_cpu_ns = thread_cpu_ns(),
     };
     for (unsigned i = 0; i < m->config.cpu_count; i++) {
-        ret_stats->exits += atomic_load_explicit(&m->vcpus[i].exits,
-                                                 memory_order_relaxed);
+        ret_stats->exits +=
+            atomic_load_explicit(&m->vcpus[i].exits, memory_order_relaxed);
         ret_stats->guest_cpu_ns += vcpu_cpu_ns(&m->vcpus[i]);
     }
     device_set_stats(&m->devices, ret_stats);

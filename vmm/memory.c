@@ -43,9 +43,9 @@ int memory_init(struct memory *memory, uint64_t bytes)
 
     *memory = (struct memory){0};
     memory->reserved = bytes + 4 * GUARD;
-    memory->reservation = mmap(NULL, memory->reserved, PROT_NONE,
-                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                               -1, 0);
+    memory->reservation =
+        mmap(NULL, memory->reserved, PROT_NONE,
+             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory->reservation == MAP_FAILED) {
         *memory = (struct memory){0};
         return -errno;
@@ -53,8 +53,8 @@ int memory_init(struct memory *memory, uint64_t bytes)
     start = (uint8_t *)num_align_up((uintptr_t)memory->reservation, HUGE_PAGE);
     ret = add_region(memory, start + GUARD, 0, low);
     if (ret == 0 && high > 0)
-        ret = add_region(memory, start + GUARD + low + GUARD,
-                         MAP_RAM_HOLE_END, high);
+        ret = add_region(memory, start + GUARD + low + GUARD, MAP_RAM_HOLE_END,
+                         high);
     if (ret < 0)
         memory_fini(memory);
     return ret;

@@ -168,8 +168,7 @@ int monitor_exit_encode(const struct monitor_exit *e, void *buf, size_t size,
     return writer_result(&w, ret_len);
 }
 
-int monitor_exit_decode(const void *buf, size_t len,
-                        struct monitor_exit *ret_e)
+int monitor_exit_decode(const void *buf, size_t len, struct monitor_exit *ret_e)
 {
     struct monitor_exit e = {0};
     struct state_reader r;

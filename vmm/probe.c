@@ -26,7 +26,7 @@
 #define OUT_AND_STAY 0xe7, TINY_GUEST_PORT, 0xeb, 0xfe
 
 static const uint8_t code_runs[] = {
-    0xb8, 0x34, 0x12, 0xa5, 0x5a, /* mov eax, ANSWER_RUNS */
+    0xb8,         0x34, 0x12, 0xa5, 0x5a, /* mov eax, ANSWER_RUNS */
     OUT_AND_STAY,
 };
 
@@ -39,38 +39,37 @@ static const uint8_t code_count[] = {
 
 /* Saves the x87 state, whose first word is then the control word. */
 static const uint8_t code_xsave[] = {
-    0xdb, 0xe3,             /* fninit */
-    0xb8, 0x01, 0, 0, 0,    /* mov eax, 1 */
-    0x31, 0xd2,             /* xor edx, edx */
-    0x0f, 0xae, 0x27,       /* xsave [rdi] */
-    0x0f, 0xb7, 0x07,       /* movzx eax, word [rdi] */
+    0xdb,         0xe3,             /* fninit */
+    0xb8,         0x01, 0,    0, 0, /* mov eax, 1 */
+    0x31,         0xd2,             /* xor edx, edx */
+    0x0f,         0xae, 0x27,       /* xsave [rdi] */
+    0x0f,         0xb7, 0x07,       /* movzx eax, word [rdi] */
     OUT_AND_STAY,
 };
 
 /* Memory is 0 and so is RDX:RAX: RCX:RBX is stored, and read back. */
 static const uint8_t code_cmpxchg16b[] = {
-    0x31, 0xc0,                         /* xor eax, eax */
-    0x31, 0xd2,                         /* xor edx, edx */
-    0xbb, 0x01, 0, 0, 0,                /* mov ebx, 1 */
-    0xb9, 0xee, 0xff, 0xc0, 0x00,       /* mov ecx, ANSWER_CMPXCHG16B */
-    0xf0, 0x48, 0x0f, 0xc7, 0x0f,       /* lock cmpxchg16b [rdi] */
-    0x8b, 0x47, 0x08,                   /* mov eax, [rdi + 8] */
+    0x31,         0xc0,                   /* xor eax, eax */
+    0x31,         0xd2,                   /* xor edx, edx */
+    0xbb,         0x01, 0,    0,    0,    /* mov ebx, 1 */
+    0xb9,         0xee, 0xff, 0xc0, 0x00, /* mov ecx, ANSWER_CMPXCHG16B */
+    0xf0,         0x48, 0x0f, 0xc7, 0x0f, /* lock cmpxchg16b [rdi] */
+    0x8b,         0x47, 0x08,             /* mov eax, [rdi + 8] */
     OUT_AND_STAY,
 };
 
 /* Without the handler's answer the code after INT3 gives a wrong one. */
 static const uint8_t code_int3[] = {
-    0xcc,                         /* int3 */
-    0x31, 0xc0,                   /* xor eax, eax */
-    OUT_AND_STAY,
-    0xb8, 0x33, 0x03, 0x00, 0x00, /* handler: mov eax, ANSWER_INT3 */
+    0xcc,               /* int3 */
+    0x31,         0xc0, /* xor eax, eax */
+    OUT_AND_STAY, 0xb8, 0x33,
+    0x03,         0x00, 0x00, /* handler: mov eax, ANSWER_INT3 */
     OUT_AND_STAY,
 };
 #define INT3_HANDLER 7u
 
 /* Runs code that must answer with a certain value. */
-static enum probe_result try_code(int kvm_fd,
-                                  const struct tiny_guest_run *run,
+static enum probe_result try_code(int kvm_fd, const struct tiny_guest_run *run,
                                   uint32_t expected)
 {
     struct tiny_guest_result result;
@@ -125,8 +124,7 @@ static void probe_speed(int kvm_fd, struct kvm_cpuid2 *cpuid,
     if (tiny_guest_run(kvm_fd, &count, &result) < 0 || !result.timed_out)
         return;
     probe->cpl0_instructions_per_second =
-        (uint64_t)((double)result.rax * 2.0 * 1e9 /
-                   (double)result.elapsed_ns);
+        (uint64_t)((double)result.rax * 2.0 * 1e9 / (double)result.elapsed_ns);
 }
 
 /* 12 bytes of vendor, 48 of model: what the host's own CPUID says. */
@@ -156,14 +154,11 @@ static void probe_capabilities(int kvm_fd, struct monitor_probe *probe)
     probe->immediate_exit = kvm_extension(kvm_fd, KVM_CAP_IMMEDIATE_EXIT) > 0;
     probe->irqfd = kvm_extension(kvm_fd, KVM_CAP_IRQFD) > 0;
     probe->ioeventfd = kvm_extension(kvm_fd, KVM_CAP_IOEVENTFD) > 0;
-    probe->tsc_deadline =
-        kvm_extension(kvm_fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    probe->dirty_log_ring =
-        kvm_extension(kvm_fd, KVM_CAP_DIRTY_LOG_RING) > 0;
+    probe->tsc_deadline = kvm_extension(kvm_fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
+    probe->dirty_log_ring = kvm_extension(kvm_fd, KVM_CAP_DIRTY_LOG_RING) > 0;
 }
 
-static void probe_stop(struct monitor_probe *probe, int error,
-                       const char *what)
+static void probe_stop(struct monitor_probe *probe, int error, const char *what)
 {
     probe->error = error;
     snprintf(probe->text, sizeof(probe->text), "%s: %s", what,

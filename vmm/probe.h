@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What this host's KVM can do, measured: capabilities, the speed of guest kernel
- * code, and instructions that a KVM without hardware support gets wrong.
+ * What this host's KVM can do, measured: capabilities, the speed of guest
+ * kernel code, and instructions that a KVM without hardware support gets wrong.
  */
 #ifndef MICROSBX_VMM_PROBE_H
 #define MICROSBX_VMM_PROBE_H

@@ -34,13 +34,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     switch (*data++ % 4) {
     case 0:
         if (monitor_error_decode(data, size, &r.error) == 0)
-            compare(monitor_error_encode(&r.error, buf, sizeof(buf), &len),
-                    buf, len, data, size);
+            compare(monitor_error_encode(&r.error, buf, sizeof(buf), &len), buf,
+                    len, data, size);
         break;
     case 1:
         if (monitor_stats_decode(data, size, &r.stats) == 0)
-            compare(monitor_stats_encode(&r.stats, buf, sizeof(buf), &len),
-                    buf, len, data, size);
+            compare(monitor_stats_encode(&r.stats, buf, sizeof(buf), &len), buf,
+                    len, data, size);
         break;
     case 2:
         if (monitor_exit_decode(data, size, &r.exit) == 0)
@@ -49,8 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         break;
     default:
         if (monitor_probe_decode(data, size, &r.probe) == 0)
-            compare(monitor_probe_encode(&r.probe, buf, sizeof(buf), &len),
-                    buf, len, data, size);
+            compare(monitor_probe_encode(&r.probe, buf, sizeof(buf), &len), buf,
+                    len, data, size);
         break;
     }
     return 0;

@@ -23,8 +23,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (vm_config_decode(data + 1, size - 1, fds, fd_count, &config) != 0)
         return 0;
     /* What decodes encodes to the same number of bytes and descriptors. */
-    if (vm_config_encode(&config, again, sizeof(again), &len, fds,
-                         &fd_count) != 0 ||
+    if (vm_config_encode(&config, again, sizeof(again), &len, fds, &fd_count) !=
+            0 ||
         len != size - 1 || fd_count != data[0] % (MSG_FDS_MAX + 1))
         abort();
     return 0;

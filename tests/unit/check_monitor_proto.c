@@ -22,10 +22,18 @@ static struct monitor_error some_error(void)
 static struct monitor_stats some_stats(void)
 {
     struct monitor_stats s = {
-        .first_run_ns = 1, .exits = 2, .guest_cpu_ns = 3, .device_cpu_ns = 4,
-        .violations = 5, .unclaimed = 6, .console_bytes = 7,
-        .console_dropped = 8, .vsock_from_guest = 9, .vsock_to_guest = 10,
-        .vsock_connections = 11, .vsock_refused = UINT64_MAX,
+        .first_run_ns = 1,
+        .exits = 2,
+        .guest_cpu_ns = 3,
+        .device_cpu_ns = 4,
+        .violations = 5,
+        .unclaimed = 6,
+        .console_bytes = 7,
+        .console_dropped = 8,
+        .vsock_from_guest = 9,
+        .vsock_to_guest = 10,
+        .vsock_connections = 11,
+        .vsock_refused = UINT64_MAX,
         .disk_count = VM_DISKS_MAX,
     };
 
@@ -53,12 +61,21 @@ static struct monitor_exit some_exit(void)
 static struct monitor_probe some_probe(void)
 {
     struct monitor_probe p = {
-        .error = -ENODEV, .text = "why", .api_version = 12, .vcpus_max = 288,
-        .immediate_exit = true, .ioeventfd = true, .dirty_log_ring = true,
-        .missing_count = PROBE_MISSING_MAX, .guest_runs = PROBE_WORKS,
-        .cpl0_instructions_per_second = 1000000, .xsave = PROBE_FAILS,
-        .cmpxchg16b = PROBE_UNTESTED, .int3 = PROBE_WORKS,
-        .cpu_vendor = "GenuineIntel", .cpu_model = "A model",
+        .error = -ENODEV,
+        .text = "why",
+        .api_version = 12,
+        .vcpus_max = 288,
+        .immediate_exit = true,
+        .ioeventfd = true,
+        .dirty_log_ring = true,
+        .missing_count = PROBE_MISSING_MAX,
+        .guest_runs = PROBE_WORKS,
+        .cpl0_instructions_per_second = 1000000,
+        .xsave = PROBE_FAILS,
+        .cmpxchg16b = PROBE_UNTESTED,
+        .int3 = PROBE_WORKS,
+        .cpu_vendor = "GenuineIntel",
+        .cpu_model = "A model",
         .svm_or_vmx_in_guest_cpuid = true,
     };
 
@@ -243,14 +260,14 @@ static const struct {
     size_t offset;
     uint32_t value;
 } bad_words[] = {
-    {0, 0, 0},          /* error: code */
+    {0, 0, 0}, /* error: code */
     {0, 0, MONITOR_ERROR_HOST + 1},
-    {0, 4, 1},          /* a positive errno */
+    {0, 4, 1}, /* a positive errno */
     {0, 4, (uint32_t)-4096},
     {0, 8, VM_DISKS_MAX},
     {1, 12 * 8, VM_DISKS_MAX + 1}, /* stats: disk_count */
     {1, 12 * 8, 0xffffffff},
-    {2, 0, 0},          /* exit: reason */
+    {2, 0, 0}, /* exit: reason */
     {2, 0, MONITOR_EXIT_HOST_ERROR + 1},
     {2, 4, 0x80000000}, /* not an errno */
     {2, 8, MONITOR_TEXT_MAX + 1},
@@ -284,8 +301,7 @@ END_TEST
 
 START_TEST(reasons_have_names)
 {
-    ck_assert_str_eq(monitor_exit_reason_name(MONITOR_EXIT_STOPPED),
-                     "stopped");
+    ck_assert_str_eq(monitor_exit_reason_name(MONITOR_EXIT_STOPPED), "stopped");
     ck_assert_str_eq(monitor_exit_reason_name(MONITOR_EXIT_HOST_ERROR),
                      "host_error");
     ck_assert_str_eq(monitor_exit_reason_name((enum monitor_exit_reason)0),
@@ -293,8 +309,8 @@ START_TEST(reasons_have_names)
     ck_assert_str_eq(monitor_exit_reason_name((enum monitor_exit_reason)99),
                      "unknown");
     for (int i = MONITOR_EXIT_STOPPED; i <= MONITOR_EXIT_HOST_ERROR; i++)
-        ck_assert_str_ne(
-            monitor_exit_reason_name((enum monitor_exit_reason)i), "unknown");
+        ck_assert_str_ne(monitor_exit_reason_name((enum monitor_exit_reason)i),
+                         "unknown");
 }
 END_TEST
 

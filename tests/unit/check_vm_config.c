@@ -150,9 +150,9 @@ START_TEST(encoding_needs_room)
 
     encode(&c, &w);
     for (size_t size = 0; size < w.len; size++)
-        ck_assert_int_eq(vm_config_encode(&c, w.bytes, size, &len, w.fds,
-                                          &fd_count),
-                         -ENOSPC);
+        ck_assert_int_eq(
+            vm_config_encode(&c, w.bytes, size, &len, w.fds, &fd_count),
+            -ENOSPC);
 }
 END_TEST
 
@@ -166,12 +166,10 @@ START_TEST(length_must_be_exact)
 
     encode(&c, &w);
     for (len = 0; len < w.len; len++)
-        ck_assert_int_eq(vm_config_decode(w.bytes, len, w.fds, w.fd_count,
-                                          &out),
-                         -EBADMSG);
-    ck_assert_int_eq(vm_config_decode(w.bytes, len + 1, w.fds, w.fd_count,
-                                      &out),
-                     -EBADMSG);
+        ck_assert_int_eq(
+            vm_config_decode(w.bytes, len, w.fds, w.fd_count, &out), -EBADMSG);
+    ck_assert_int_eq(
+        vm_config_decode(w.bytes, len + 1, w.fds, w.fd_count, &out), -EBADMSG);
 }
 END_TEST
 
@@ -197,24 +195,59 @@ END_TEST
 static void spoil(struct vm_config *c, int how)
 {
     switch (how) {
-    case 0: c->memory_bytes = VM_MEMORY_MIN - VM_MEMORY_ALIGN; break;
-    case 1: c->memory_bytes = VM_MEMORY_MAX + VM_MEMORY_ALIGN; break;
-    case 2: c->memory_bytes = VM_MEMORY_MIN + 4096; break;
-    case 3: c->cpu_count = 0; break;
-    case 4: c->cpu_count = VM_CPUS_MAX + 1; break;
-    case 5: c->platform = (enum vm_platform)2; break;
-    case 6: c->kvm_fd = -1; break;
-    case 7: c->kernel_fd = -1; break;
-    case 8: c->guest_cid = 2; break;
-    case 9: c->guest_cid = 0xffffffff; break;
-    case 10: c->guest_cid = (uint64_t)1 << 32; break;
-    case 11: c->vsock = false; break;
-    case 12: c->disks[0].fd = -1; break;
-    case 13: c->disks[0].mode = (enum vm_disk_mode)3; break;
-    case 14: c->disks[0].overlay_fd = 150; break;
-    case 15: c->disks[1].overlay_limit = 1; break;
-    case 16: c->disks[2].overlay_fd = -1; break;
-    default: ck_abort();
+    case 0:
+        c->memory_bytes = VM_MEMORY_MIN - VM_MEMORY_ALIGN;
+        break;
+    case 1:
+        c->memory_bytes = VM_MEMORY_MAX + VM_MEMORY_ALIGN;
+        break;
+    case 2:
+        c->memory_bytes = VM_MEMORY_MIN + 4096;
+        break;
+    case 3:
+        c->cpu_count = 0;
+        break;
+    case 4:
+        c->cpu_count = VM_CPUS_MAX + 1;
+        break;
+    case 5:
+        c->platform = (enum vm_platform)2;
+        break;
+    case 6:
+        c->kvm_fd = -1;
+        break;
+    case 7:
+        c->kernel_fd = -1;
+        break;
+    case 8:
+        c->guest_cid = 2;
+        break;
+    case 9:
+        c->guest_cid = 0xffffffff;
+        break;
+    case 10:
+        c->guest_cid = (uint64_t)1 << 32;
+        break;
+    case 11:
+        c->vsock = false;
+        break;
+    case 12:
+        c->disks[0].fd = -1;
+        break;
+    case 13:
+        c->disks[0].mode = (enum vm_disk_mode)3;
+        break;
+    case 14:
+        c->disks[0].overlay_fd = 150;
+        break;
+    case 15:
+        c->disks[1].overlay_limit = 1;
+        break;
+    case 16:
+        c->disks[2].overlay_fd = -1;
+        break;
+    default:
+        ck_abort();
     }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bare guests on the monitor: every way a machine can end, and what a guest
- * finds in an empty machine. Needs /dev/kvm, but no host that runs Linux guests.
+ * finds in an empty machine. Needs /dev/kvm, but no host that runs Linux
+ * guests.
  *
  *   vm_bare [NAME]...
  *

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The monitor's conversation with its harness, on real KVM: refusals, orders out
- * of turn, and a harness that disappears. Needs /dev/kvm, but no host that runs
- * Linux guests.
+ * The monitor's conversation with its harness, on real KVM: refusals, orders
+ * out of turn, and a harness that disappears. Needs /dev/kvm, but no host that
+ * runs Linux guests.
  *
  * One line per test; status 0 if all passed, 77 without a usable /dev/kvm.
  */
@@ -92,8 +92,7 @@ static bool ends_with(struct talk *t, int expected)
 {
     int status = vmm_process_wait(&t->vmm, TIMEOUT_MS);
 
-    return status != -1 && WIFEXITED(status) &&
-           WEXITSTATUS(status) == expected;
+    return status != -1 && WIFEXITED(status) && WEXITSTATUS(status) == expected;
 }
 
 static bool starts(struct talk *t)
@@ -181,14 +180,14 @@ static bool stop_before_start(struct talk *t)
 static bool start_twice(struct talk *t)
 {
     return starts(t) && say(t, MONITOR_START) &&
-           hear_exit(t, MONITOR_EXIT_HOST_ERROR) &&
-           t->exit.error == -EBADMSG && ends_with(t, 0);
+           hear_exit(t, MONITOR_EXIT_HOST_ERROR) && t->exit.error == -EBADMSG &&
+           ends_with(t, 0);
 }
 
 static bool unknown_order(struct talk *t)
 {
-    return starts(t) && say(t, 64) &&
-           hear_exit(t, MONITOR_EXIT_HOST_ERROR) && ends_with(t, 0);
+    return starts(t) && say(t, 64) && hear_exit(t, MONITOR_EXIT_HOST_ERROR) &&
+           ends_with(t, 0);
 }
 
 static bool stats_while_running(struct talk *t)

@@ -114,8 +114,7 @@ static void parse_options(struct driver *d, int argc, char **argv,
 
 static const char *word(enum probe_result r)
 {
-    return r == PROBE_WORKS ? "works" : r == PROBE_FAILS ? "fails"
-                                                         : "untested";
+    return r == PROBE_WORKS ? "works" : r == PROBE_FAILS ? "fails" : "untested";
 }
 
 static void print_probe(const struct monitor_probe *p)
@@ -137,8 +136,8 @@ static int run_probe(struct driver *d)
 {
     struct monitor_probe probe;
     struct msg m;
-    int ret = msg_send(d->vmm.sock, MONITOR_PROBE, NULL, 0, &d->config.kvm_fd,
-                       1);
+    int ret =
+        msg_send(d->vmm.sock, MONITOR_PROBE, NULL, 0, &d->config.kvm_fd, 1);
 
     if (ret == 0)
         ret = vmm_process_receive(&d->vmm, &m, 30000);
@@ -189,8 +188,7 @@ static void copy_console(struct driver *d)
         exit(1);
 }
 
-static void print_stats(const struct driver *d,
-                        const struct monitor_stats *s)
+static void print_stats(const struct driver *d, const struct monitor_stats *s)
 {
     fprintf(stderr,
             "ready_us %" PRIu64 " first_run_us %" PRIu64 " wall_us %" PRIu64

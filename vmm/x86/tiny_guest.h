@@ -25,19 +25,19 @@ struct kvm_cpuid2;
 
 struct tiny_guest_run {
     struct kvm_cpuid2 *cpuid; /* borrowed: what it sees */
-    const uint8_t *code;  /* starts at TINY_GUEST_CODE, RDI = data */
-    size_t code_len;      /* at most TINY_GUEST_CODE_MAX */
-    uint16_t int3_offset; /* offset of the handler of INT3; 0 = none */
-    bool xsave;           /* set CR4.OSXSAVE */
+    const uint8_t *code;      /* starts at TINY_GUEST_CODE, RDI = data */
+    size_t code_len;          /* at most TINY_GUEST_CODE_MAX */
+    uint16_t int3_offset;     /* offset of the handler of INT3; 0 = none */
+    bool xsave;               /* set CR4.OSXSAVE */
     uint32_t timeout_ms;
 };
 
 struct tiny_guest_result {
-    bool answered;   /* an OUT to our port came in time */
+    bool answered; /* an OUT to our port came in time */
     bool timed_out;
-    uint32_t answer; /* EAX of the OUT */
-    uint64_t rax;    /* at the end, however it ended */
-    uint64_t xcr0;   /* as KVM has it at the end; 0 if it cannot say */
+    uint32_t answer;     /* EAX of the OUT */
+    uint64_t rax;        /* at the end, however it ended */
+    uint64_t xcr0;       /* as KVM has it at the end; 0 if it cannot say */
     uint64_t elapsed_ns; /* within KVM_RUN */
 };
 

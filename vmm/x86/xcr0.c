@@ -3,10 +3,11 @@
  * Trying XSETBV; see the header.
  *
  * QEMU's emulation of SVM is the known case: it does not intercept XSETBV, so
- * the guest's value never reaches KVM and is gone at the next exit. KVM's ioctls
- * cannot tell: KVM_SET_XCRS and KVM_GET_XCRS agree with each other there. Only
- * a guest that sets XCR0 and exits shows whether KVM saw it. That costs a
- * virtual machine, so it is not done on hardware, where XSETBV always exits.
+ * the guest's value never reaches KVM and is gone at the next exit. KVM's
+ * ioctls cannot tell: KVM_SET_XCRS and KVM_GET_XCRS agree with each other
+ * there. Only a guest that sets XCR0 and exits shows whether KVM saw it. That
+ * costs a virtual machine, so it is not done on hardware, where XSETBV always
+ * exits.
  */
 #include "vmm/x86/xcr0.h"
 
@@ -30,12 +31,15 @@ static bool on_hardware(void)
 bool xcr0_works(int kvm_fd, struct kvm_cpuid2 *cpuid)
 {
     static const uint8_t code[] = {
-        0x31, 0xc9,                   /* xor ecx, ecx */
-        0x31, 0xd2,                   /* xor edx, edx */
-        0xb8, XCR0_X87_SSE, 0, 0, 0,  /* mov eax, 3 */
-        0x0f, 0x01, 0xd1,             /* xsetbv */
-        0xe7, TINY_GUEST_PORT,        /* out port, eax */
-        0xeb, 0xfe,                   /* stay here */
+        0x31, 0xc9, /* xor ecx, ecx */
+        0x31, 0xd2, /* xor edx, edx */
+        0xb8, XCR0_X87_SSE,
+        0,    0,
+        0, /* mov eax, 3 */
+        0x0f, 0x01,
+        0xd1,                  /* xsetbv */
+        0xe7, TINY_GUEST_PORT, /* out port, eax */
+        0xeb, 0xfe,            /* stay here */
     };
     const struct tiny_guest_run run = {
         .code = code,
