@@ -21,6 +21,9 @@
 #define STATS_EVERY_NS (200 * MS)
 /* A monitor that has been told to stop does so at once; this is generous. */
 #define STOP_TIMEOUT_NS (10000 * MS)
+/* Bytes of an overlay's cluster; the agent keeps a 32nd of the limit back. */
+#define CLUSTER_SIZE 65536u
+#define DISK_FULL_PART 16u
 
 enum source {
     SOURCE_MONITOR,
@@ -160,12 +163,26 @@ static void on_monitor_gone(struct runner *r)
                 "the monitor died: %s (%s)", monitor_reason(r->monitor), how);
 }
 
+/*
+ * The overlay refused a write, or is as full as it gets: on the scratch disk
+ * the guest's own file system says "no space left" a little before the limit.
+ */
+static bool disk_is_full(const struct runner *r,
+                         const struct monitor_stats *stats, uint32_t i)
+{
+    uint64_t limit = r->disk_limits[i];
+
+    return stats->disks[i].limit_hit ||
+           (limit > 0 && stats->disks[i].clusters >=
+                             (limit - limit / DISK_FULL_PART) / CLUSTER_SIZE);
+}
+
 static void on_stats(struct runner *r, const struct monitor_stats *stats)
 {
     uint64_t cpu_limit = r->spec->cpu_time_ms * MS;
 
     for (uint32_t i = 0; i < stats->disk_count; i++) {
-        if (stats->disks[i].limit_hit)
+        if (disk_is_full(r, stats, i))
             r->result->hit_disk = true;
     }
     if (r->phase != RUNNER_EXEC)
@@ -489,6 +506,8 @@ static int prepare(struct runner *r)
                     strerror(-ret));
         return ret;
     }
+    for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
+        r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
     machine_add_vsock(r->machine);
     ret = monitor_spawn(&r->monitor, f);
     if (ret == 0)

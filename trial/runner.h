@@ -43,6 +43,7 @@ struct runner {
     int file_fd;        /* its local file, or -1 */
     struct digest *file_digest;
     int console_fd;     /* our end; -1 */
+    uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */
     uint64_t ready_deadline_ns;
     uint64_t deadline_ns;  /* of the workload; 0: none yet */
     uint64_t stats_at_ns;  /* next look at the counters; 0: not needed */

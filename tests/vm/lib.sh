@@ -136,6 +136,55 @@ ended() {
 
 digest() { sha256sum "$1" | cut -d' ' -f1; }
 
+# --- machines of our own ------------------------------------------------------
+
+# The initrd whose init is tests/vm/guest/hostile_agent.c: $hostile_initrd.
+build_hostile_agent() {
+    local program=$build/tests/vm/hostile_agent dir=$work/hostile source
+    hostile_initrd=$work/hostile.cpio
+    source=tests/vm/guest/hostile_agent.c
+    if [ "$source" -nt "$program" ] || [ guest/proto.c -nt "$program" ]; then
+        mkdir -p "${program%/*}"
+        "${CC:-gcc}" -std=gnu11 -D_GNU_SOURCE -O1 -Wall -Wextra -Werror \
+            -static -I. -o "$program.$$" "$source" guest/proto.c &&
+            mv "$program.$$" "$program" || exit 1
+    fi
+    mkdir -p "$dir/dev"
+    cp "$program" "$dir/init"
+    (cd "$dir" && find . | cpio -o -H newc --quiet) >"$hostile_initrd"
+}
+
+# busybox_initrd FILE SCRIPT: an initrd that runs the script as init, with
+# everything mounted and the shell's usual commands.
+busybox_initrd() {
+    local dir=$work/busybox.d
+    rm -rf "$dir"
+    mkdir -p "$dir"/{bin,dev,proc,sys,mnt}
+    cp "$(command -v busybox)" "$dir/bin/busybox"
+    {
+        cat <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+exec </dev/console >/dev/console 2>&1
+INIT
+        printf '%s\n' "$2"
+    } >"$dir/init"
+    chmod +x "$dir/init"
+    (cd "$dir" && find . | cpio -o -H newc --quiet) >"$1"
+}
+
+# boot OPTION...: boots the minimal kernel; sets $status, the console is in
+# $work/console.
+boot() {
+    "$microsbx" boot --kernel "$minimal" "$@" >"$work/console" \
+        2>"$work/said" </dev/null
+    status=$?
+}
+
 # --- nothing is left ----------------------------------------------------------
 
 # Prints what a trial could have left: processes of ours, files in $TMPDIR,

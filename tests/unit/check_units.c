@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sizes, durations and numbers as people write them, and as nobody should. */
+#include <check.h>
+#include <errno.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/units.h"
+
+struct row {
+    const char *text;
+    int ret;
+    uint64_t value;
+};
+
+static const struct row sizes[] = {
+    {"0", 0, 0},
+    {"1K", 0, 1024},
+    {"64Ki", 0, 65536},
+    {"256M", 0, 256u << 20},
+    {"256Mi", 0, 256u << 20},
+    {"1G", 0, 1u << 30},
+    {"3Gi", 0, 3221225472u},
+    {"17179869183G", 0, 17179869183u * (1ull << 30)},
+    {"17179869184G", -ERANGE, 0},
+    {"18446744073709551616K", -ERANGE, 0},
+    {"99999999999999999999999999", -ERANGE, 0},
+    {"512", -ENOTUNIQ, 0},
+    {"", -EINVAL, 0},
+    {"M", -EINVAL, 0},
+    {"-1M", -EINVAL, 0},
+    {"+1M", -EINVAL, 0},
+    {" 1M", -EINVAL, 0},
+    {"1M ", -EINVAL, 0},
+    {"1 M", -EINVAL, 0},
+    {"1MB", -EINVAL, 0},
+    {"1m", -EINVAL, 0},
+    {"1.5G", -EINVAL, 0},
+    {"0x10M", -EINVAL, 0},
+    {"1s", -EINVAL, 0},
+};
+
+static const struct row durations[] = {
+    {"0", 0, 0},
+    {"250ms", 0, 250},
+    {"30s", 0, 30000},
+    {"10m", 0, 600000},
+    {"24h", 0, 86400000},
+    {"18446744073709551615ms", 0, UINT64_MAX},
+    {"18446744073709551616ms", -ERANGE, 0},
+    {"18446744073709552s", -ERANGE, 0},
+    {"30", -ENOTUNIQ, 0},
+    {"", -EINVAL, 0},
+    {"s", -EINVAL, 0},
+    {"-5s", -EINVAL, 0},
+    {"5 s", -EINVAL, 0},
+    {"5sec", -EINVAL, 0},
+    {"1h30m", -EINVAL, 0},
+    {"5d", -EINVAL, 0},
+    {"5M", -EINVAL, 0},
+};
+
+static const struct row numbers[] = { /* from 1 to 64 */
+    {"1", 0, 1},
+    {"64", 0, 64},
+    {"007", 0, 7},
+    {"0", -ERANGE, 0},
+    {"65", -ERANGE, 0},
+    {"18446744073709551617", -ERANGE, 0},
+    {"", -EINVAL, 0},
+    {"-1", -EINVAL, 0},
+    {"+1", -EINVAL, 0},
+    {" 1", -EINVAL, 0},
+    {"1 ", -EINVAL, 0},
+    {"1x", -EINVAL, 0},
+    {"four", -EINVAL, 0},
+};
+
+#define COUNT(a) (int)(sizeof(a) / sizeof((a)[0]))
+#define UNTOUCHED 0x5555u
+
+static void check_row(const struct row *row, int ret, uint64_t value)
+{
+    ck_assert_msg(ret == row->ret, "'%s' gives %d, not %d", row->text, ret,
+                  row->ret);
+    ck_assert_msg(value == (ret == 0 ? row->value : UNTOUCHED),
+                  "'%s' is %llu", row->text, (unsigned long long)value);
+}
+
+START_TEST(test_size)
+{
+    uint64_t value = UNTOUCHED;
+    int ret = units_parse_size(sizes[_i].text, &value);
+
+    check_row(&sizes[_i], ret, value);
+}
+END_TEST
+
+START_TEST(test_duration)
+{
+    uint64_t value = UNTOUCHED;
+    int ret = units_parse_duration(durations[_i].text, &value);
+
+    check_row(&durations[_i], ret, value);
+}
+END_TEST
+
+START_TEST(test_number)
+{
+    uint64_t value = UNTOUCHED;
+    int ret = units_parse_number(numbers[_i].text, 1, 64, &value);
+
+    check_row(&numbers[_i], ret, value);
+}
+END_TEST
+
+START_TEST(test_format)
+{
+    static const struct {
+        uint64_t bytes;
+        const char *text;
+    } rows[] = {
+        {0, "0 B"},
+        {12, "12 B"},
+        {65536, "64 KiB"},
+        {(uint64_t)3 << 29, "1.5 GiB"},
+        {256u << 20, "256 MiB"},
+    };
+    char buf[32];
+
+    for (int i = 0; i < COUNT(rows); i++) {
+        units_format_size(rows[i].bytes, buf, sizeof(buf));
+        ck_assert_str_eq(buf, rows[i].text);
+    }
+    units_format_size(UINT64_MAX, buf, 4); /* cut, and ended */
+    ck_assert_uint_lt(strlen(buf), 4);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("units");
+    TCase *t = tcase_create("units");
+    SRunner *sr = srunner_create(s);
+    int failed;
+
+    suite_add_tcase(s, t);
+    tcase_add_loop_test(t, test_size, 0, COUNT(sizes));
+    tcase_add_loop_test(t, test_duration, 0, COUNT(durations));
+    tcase_add_loop_test(t, test_number, 0, COUNT(numbers));
+    tcase_add_test(t, test_format);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
