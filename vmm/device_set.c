@@ -133,7 +133,7 @@ static int add_disk(struct device_set *set, int vm_fd,
 
     if (ret == 0)
         ret = virtio_blk_new(backend, disk->id, &dev);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     set->disks[set->disk_count++] = dev;
     return plug(set, vm_fd, mem, dev);
@@ -174,7 +174,7 @@ static int add_vsock(struct device_set *set, int vm_fd,
         options.dialer = *dialer;
     config->vsock_listen_fd = -1; /* the device's from here on */
     ret = virtio_vsock_new(&options, &dev);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     set->vsock = dev;
     return plug(set, vm_fd, mem, dev);

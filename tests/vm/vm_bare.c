@@ -272,8 +272,8 @@ static bool run_test(const struct bare_test *test)
         ret = check(&r);
     vmm_process_end(&r.vmm);
     io_close(&r.console);
-    printf("%s bare guest %s, %u CPUs, %" PRIu64 " MiB%s%s\n",
-           ret == 0 ? "ok" : "FAILED", test->guest, test->cpus,
+    printf("%s - bare guest %s, %u CPUs, %" PRIu64 " MiB%s%s\n",
+           ret == 0 ? "ok" : "not ok", test->guest, test->cpus,
            test->memory_mib, ret == 0 ? "" : ": ", r.why);
     fflush(stdout);
     return ret == 0;

@@ -339,7 +339,7 @@ int main(void)
 
         talk_init(&t, tests[i].guest);
         ok = t.vmm.sock >= 0 && tests[i].run(&t);
-        printf("%s monitor: %s%s%s\n", ok ? "ok" : "FAILED", tests[i].name,
+        printf("%s - monitor: %s%s%s\n", ok ? "ok" : "not ok", tests[i].name,
                ok || !t.error.text[0] ? "" : ": ", ok ? "" : t.error.text);
         fflush(stdout);
         talk_fini(&t);

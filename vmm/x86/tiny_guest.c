@@ -99,7 +99,7 @@ static int set_registers(int vcpu_fd, bool xsave)
 
     if (ret == 0)
         ret = kvm_ioctl(vcpu_fd, KVM_GET_SREGS, &sregs);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     sregs.idt.base = IDT;
     sregs.idt.limit = 16 * (INT3_VECTOR + 1) - 1;
@@ -107,7 +107,7 @@ static int set_registers(int vcpu_fd, bool xsave)
     ret = kvm_ioctl(vcpu_fd, KVM_SET_SREGS, &sregs);
     if (ret == 0)
         ret = kvm_ioctl(vcpu_fd, KVM_GET_REGS, &regs);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     regs.rdi = TINY_GUEST_DATA;
     return kvm_ioctl(vcpu_fd, KVM_SET_REGS, &regs);
@@ -135,7 +135,7 @@ static int tiny_guest_init(struct tiny_guest *guest, int kvm_fd,
         ret = kvm_ioctl(guest->vcpu.fd, KVM_SET_CPUID2, run->cpuid);
     if (ret == 0)
         ret = set_registers(guest->vcpu.fd, run->xsave);
-    if (ret < 0)
+    if (ret != 0)
         tiny_guest_free(guest);
     return ret;
 }
@@ -219,7 +219,7 @@ int tiny_guest_run(int kvm_fd, const struct tiny_guest_run *run,
     if (run->code_len > TINY_GUEST_CODE_MAX)
         return -EINVAL;
     ret = tiny_guest_init(&guest, kvm_fd, run);
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = timer_start(run->timeout_ms);
     if (ret == 0) {
