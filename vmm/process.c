@@ -12,8 +12,12 @@
 #include "base/num.h"
 #include "vmm/monitor_proto.h"
 
-/* What a terminal or a closed pipe sends: the harness decides, not we. */
-static const int ignored_signals[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT};
+/*
+ * What a terminal or a closed pipe sends: the harness decides, not we. And
+ * SIGXFSZ, so that a file size limit is an error of a write, not our end.
+ */
+static const int ignored_signals[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT,
+                                      SIGXFSZ};
 
 static int ignore_signals(void)
 {

@@ -9,11 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
-#include "base/io.h"
 #include "base/num.h"
 #include "devices/blk/cow_overlay.h"
 #include "devices/blk/virtio_blk_request.h"
@@ -49,8 +45,6 @@ struct virtio_blk {
     struct virtio_blk_target target; /* owns the backend */
     uint8_t config[CONFIG_SIZE];
     struct desc_chain chain; /* the request being run */
-    struct evloop *loop;     /* borrowed; NULL: rounds have no end */
-    struct evloop_source again; /* its eventfd is owned; -1: none */
 };
 
 /* Work since the last signal, and in this round. */
@@ -136,18 +130,6 @@ static void blk_run_chain(struct virtio_blk *blk, struct batch *batch)
     batch_add(blk, batch, r.data_in + r.data_out);
 }
 
-/* Puts the rest off to the loop's next round. False: there is no loop. */
-static bool blk_put_off(struct virtio_blk *blk)
-{
-    uint64_t one = 1;
-
-    if (!blk->loop)
-        return false;
-    /* Fails only when already set as high as it goes: then it is set. */
-    (void)!write(blk->again.fd, &one, sizeof(one));
-    return true;
-}
-
 static bool round_is_over(const struct batch *batch)
 {
     return batch->requests >= ROUND_REQUESTS || batch->bytes >= ROUND_BYTES;
@@ -156,7 +138,7 @@ static bool round_is_over(const struct batch *batch)
 /*
  * Takes requests until the queue is empty or the round is over. Kicks are not
  * wanted meanwhile; after a round that was cut short they stay off, since the
- * loop comes back by itself.
+ * transport notifies again by itself.
  */
 static void blk_queue_notify(struct virtio_device *dev, unsigned queue)
 {
@@ -171,7 +153,8 @@ static void blk_queue_notify(struct virtio_device *dev, unsigned queue)
         virtqueue_disable_kicks(vq);
         while ((ret = virtqueue_pop(vq, &blk->chain)) > 0) {
             blk_run_chain(blk, &batch);
-            if (round_is_over(&batch) && blk_put_off(blk))
+            if (round_is_over(&batch) &&
+                virtio_device_notify_later(dev, REQUEST_QUEUE))
                 goto out_signal;
         }
     } while (ret == 0 && virtqueue_enable_kicks(vq));
@@ -179,17 +162,6 @@ out_signal:
     batch_signal(blk, &batch);
     if (ret < 0)
         virtio_device_needs_reset(dev);
-}
-
-static void blk_again(void *ctx, uint32_t events)
-{
-    struct virtio_blk *blk = ctx;
-    uint64_t count;
-
-    (void)events;
-    (void)!read(blk->again.fd, &count, sizeof(count));
-    /* If the driver has reset the device since, its queue has nothing. */
-    blk_queue_notify(&blk->dev, REQUEST_QUEUE);
 }
 
 static void blk_config_read(const struct virtio_device *dev, uint32_t offset,
@@ -210,9 +182,6 @@ static void blk_free(struct virtio_device *dev)
 
     if (!blk)
         return;
-    if (blk->loop)
-        evloop_remove(blk->loop, &blk->again);
-    io_close(&blk->again.fd);
     if (blk->target.backend)
         blk->target.backend->ops->free(blk->target.backend);
     free(blk);
@@ -269,37 +238,12 @@ int virtio_blk_new(struct block_backend *backend, const char *id,
     blk->dev.queues[REQUEST_QUEUE].size_max = VIRTQUEUE_SIZE_MAX;
     blk->target.backend = backend;
     memcpy(blk->target.id, id, id_len);
-    blk->again.fd = -1;
     config_fill(blk->config, backend);
     *ret_dev = &blk->dev;
     return 0;
 out_free_backend:
     backend->ops->free(backend);
     return ret;
-}
-
-int virtio_blk_attach_evloop(struct virtio_device *dev, struct evloop *loop)
-{
-    struct virtio_blk *blk = blk_of(dev);
-    int ret;
-
-    if (blk->loop)
-        return -EEXIST;
-    blk->again = (struct evloop_source){
-        .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-        .events = EPOLLIN,
-        .handler = blk_again,
-        .ctx = blk,
-    };
-    if (blk->again.fd < 0)
-        return -errno;
-    ret = evloop_add(loop, &blk->again);
-    if (ret < 0) {
-        io_close(&blk->again.fd);
-        return ret;
-    }
-    blk->loop = loop;
-    return 0;
 }
 
 const struct block_backend *virtio_blk_backend(const struct virtio_device *dev)

@@ -24,7 +24,6 @@
 #define MICROSBX_DEVICES_BLK_VIRTIO_BLK_H
 
 #include "devices/blk/block_backend.h"
-#include "devices/evloop.h"
 #include "devices/virtio/virtio_device.h"
 
 #define VIRTIO_BLK_ID_MAX 20u
@@ -46,20 +45,13 @@
 /*
  * Makes a device over backend (owned, also on failure). id: at most
  * VIRTIO_BLK_ID_MAX bytes, what GET_ID answers. Returns 0 or -ENOMEM, -EINVAL.
+ *
+ * After a bounded amount of work the device asks its transport to notify it
+ * later, so that a guest that never stops asking cannot keep the device thread
+ * from other devices or from ending.
  */
 int virtio_blk_new(struct block_backend *backend, const char *id,
                    struct virtio_device **ret_dev)
-    __attribute__((warn_unused_result));
-
-/*
- * Lets the device stop after a bounded amount of work and go on in a later
- * round of the loop, so that a guest that never stops asking cannot keep the
- * device thread from other devices or from ending. Without a loop (a unit
- * test) a notification is worked off to its end. Call once, before the loop
- * runs; the loop is borrowed and must outlive the device. Returns 0 or a
- * negative errno.
- */
-int virtio_blk_attach_evloop(struct virtio_device *dev, struct evloop *loop)
     __attribute__((warn_unused_result));
 
 /* The backend, for its statistics; owned by the device. */
