@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "guest/server.h"
+#include "guest/sysfile.h"
 
 #define RIG_DIR "/tmp"
 #define RIG_MEMORY (1ull << 30) /* what the agent believes to have */
@@ -90,6 +91,10 @@ static const char *set_up(struct agent *agent, struct sandbox_config *config,
         return why;
     if (!find_cgroup2(base, sizeof(base)))
         return "no cgroup2 hierarchy";
+    /* Controllers, as far as this host gives them away. */
+    snprintf(cgroup, size, "%s/cgroup.subtree_control", base);
+    (void)!sysfile_write(AT_FDCWD, cgroup, "+memory");
+    (void)!sysfile_write(AT_FDCWD, cgroup, "+pids");
     snprintf(cgroup, size, "%s/microsbx-test-%d", base, (int)getpid());
     if (mkdir(cgroup, 0755) < 0)
         return "no cgroup of its own";
@@ -260,18 +265,27 @@ static const char *spawn_agent(pid_t *ret_pid, int *ret_fd)
     return why;
 }
 
-const char *agent_rig_probe(void)
+const char *agent_rig_probe(uint32_t *ret_features)
 {
+    uint8_t frame[PROTO_HEADER_SIZE + 256];
+    struct proto_hello hello = { 0 };
     const char *why;
+    ssize_t n;
     pid_t pid;
     int fd;
 
     why = spawn_agent(&pid, &fd);
     if (why)
         return why;
+    n = recv(fd, frame, sizeof(frame), 0);
+    if (n <= (ssize_t)PROTO_HEADER_SIZE ||
+        proto_get_hello(frame + PROTO_HEADER_SIZE,
+                        (size_t)n - PROTO_HEADER_SIZE, &hello))
+        why = "no HELLO";
     close(fd);
     waitpid(pid, NULL, 0);
-    return NULL;
+    *ret_features = hello.features;
+    return why;
 }
 
 void agent_rig_start(struct agent_rig *rig)

@@ -39,10 +39,10 @@ struct agent_rig {
 };
 
 /*
- * NULL if agents can be started on this host, else why not: print it and skip.
- * To be called before libcheck runs anything.
+ * NULL if agents can be started on this host, with what they enforce here;
+ * else why not: print it and skip. To be called before libcheck runs anything.
  */
-const char *agent_rig_probe(void);
+const char *agent_rig_probe(uint32_t *ret_features);
 
 /* Starts agent and client and waits for HELLO; else the test fails. */
 void agent_rig_start(struct agent_rig *rig);

@@ -268,11 +268,12 @@ int main(void)
     Suite *s = suite_create("agent files");
     TCase *tc = tcase_create("files");
     SRunner *sr = srunner_create(s);
-    const char *why = agent_rig_probe();
+    uint32_t features = 0;
+    const char *why = agent_rig_probe(&features);
     int failed;
 
     if (why) {
-        printf("SKIP check_agent_files: %s\n", why);
+        printf("skipped: check_agent_files: %s\n", why);
         return SKIPPED;
     }
     tcase_add_checked_fixture(tc, start, stop);
