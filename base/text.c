@@ -2,6 +2,7 @@
 /* Text for people; see the header. */
 #include "base/text.h"
 
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -46,14 +47,14 @@ void text_escape(const void *bytes, size_t len, char *buf, size_t size)
     buf[used] = '\0';
 }
 
-/* Edit distance (insert, delete, replace) of two words up to WORD_MAX. */
+/* Edit distance (insert, delete, replace); longer words are never near. */
 static unsigned edit_distance(const char *a, const char *b)
 {
     size_t la = strlen(a), lb = strlen(b);
     unsigned row[WORD_MAX + 1];
 
     if (la > WORD_MAX || lb > WORD_MAX)
-        return WORD_MAX;
+        return UINT_MAX;
     for (size_t j = 0; j <= lb; j++)
         row[j] = (unsigned)j;
     for (size_t i = 1; i <= la; i++) {
