@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The harness against a monitor that is hostile or dying. This program is
+ * started a second time under the monitor's name, in a folder of its own, and
+ * there plays every part that the mode file beside it says.
+ */
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/codec.h"
+#include "base/io.h"
+#include "base/msg.h"
+#include "trial/monitor.h"
+
+#define SOCK MONITOR_SOCKET_FD
+#define WAIT_MS 20000
+#define HERE "MICROSBX_CHECK_DIR"
+
+/* ---- the hostile monitor ------------------------------------------------- */
+
+static void send_message(uint32_t type, const void *payload, size_t len)
+{
+    int ret = msg_send(SOCK, type, payload, len, NULL, 0);
+
+    if (ret != 0)
+        _exit(99);
+}
+
+static void send_packet(const void *bytes, size_t len)
+{
+    if (send(SOCK, bytes, len, MSG_NOSIGNAL) != (ssize_t)len)
+        _exit(99);
+}
+
+static void send_error(uint32_t code)
+{
+    struct monitor_error e = {
+        .code = (enum monitor_error_code)code,
+        .disk = 1,
+        .text = "the reason",
+    };
+    uint8_t buf[1024];
+    size_t len;
+
+    if (monitor_error_encode(&e, buf, sizeof(buf), &len) != 0)
+        _exit(99);
+    send_message(MONITOR_ERROR, buf, len);
+}
+
+/* A well-formed EXIT, and `extra` bytes behind it. */
+static void send_exit(size_t extra)
+{
+    static struct monitor_exit e = {.reason = MONITOR_EXIT_POWER_OFF};
+    static uint8_t buf[8192];
+    size_t len;
+
+    if (monitor_exit_encode(&e, buf, sizeof(buf) - extra, &len) != 0)
+        _exit(99);
+    send_message(MONITOR_EXIT, buf, len + extra);
+}
+
+static void send_lying_length(void)
+{
+    uint8_t packet[64] = {0};
+
+    memset(packet, 0x7f, sizeof(packet));
+    send_packet(packet, sizeof(packet));
+}
+
+static void send_descriptors(uint32_t type)
+{
+    int fds[MSG_FDS_MAX];
+
+    for (size_t i = 0; i < MSG_FDS_MAX; i++)
+        fds[i] = SOCK;
+    if (msg_send(SOCK, type, NULL, 0, fds, MSG_FDS_MAX) != 0)
+        _exit(99);
+}
+
+static void read_mode(char *mode, size_t size)
+{
+    char path[4096];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof(path) - 8);
+    int fd;
+
+    if (n <= 0)
+        _exit(98);
+    path[n] = '\0';
+    strcpy(strrchr(path, '/'), "/mode");
+    fd = open(path, O_RDONLY);
+    n = fd < 0 ? -1 : read(fd, mode, size - 1);
+    if (n <= 0)
+        _exit(98);
+    close(fd);
+    mode[n] = '\0';
+}
+
+/* Answers to CONFIG or PROBE. */
+static void play_build(const char *mode)
+{
+    unsigned number = 0;
+
+    if (!strcmp(mode, "exit"))
+        _exit(7);
+    else if (!strcmp(mode, "abort"))
+        abort();
+    else if (sscanf(mode, "error %u", &number) == 1)
+        send_error(number);
+    else if (!strcmp(mode, "short error"))
+        send_message(MONITOR_ERROR, "\x04", 1);
+    else if (sscanf(mode, "type %u", &number) == 1)
+        send_message(number, NULL, 0);
+    else if (!strcmp(mode, "long ready"))
+        send_message(MONITOR_READY, "x", 1);
+    else if (!strcmp(mode, "one byte"))
+        send_packet("x", 1);
+    else if (!strcmp(mode, "lying length"))
+        send_lying_length();
+    else if (!strcmp(mode, "descriptors"))
+        send_descriptors(MONITOR_READY);
+    else
+        send_message(MONITOR_READY, NULL, 0);
+}
+
+/* What comes once the guest runs. */
+static void play_run(const char *mode)
+{
+    uint8_t bytes[64] = {0};
+    unsigned number = 0;
+
+    if (!strcmp(mode, "run short running"))
+        send_message(MONITOR_RUNNING, bytes, 7);
+    else if (!strcmp(mode, "run long running"))
+        send_message(MONITOR_RUNNING, bytes, 9);
+    else if (!strcmp(mode, "run short dial"))
+        send_message(MONITOR_VSOCK_DIAL, bytes, 11);
+    else if (!strcmp(mode, "run short stats"))
+        send_message(MONITOR_STATS, bytes, 63);
+    else if (!strcmp(mode, "run long exit"))
+        send_exit(1);
+    else if (!strcmp(mode, "run short exit"))
+        send_message(MONITOR_EXIT, bytes, 4);
+    else if (sscanf(mode, "run type %u", &number) == 1)
+        send_message(number, NULL, 0);
+    else if (!strcmp(mode, "run one byte"))
+        send_packet("x", 1);
+    else if (!strcmp(mode, "run lying length"))
+        send_lying_length();
+    else if (!strcmp(mode, "run descriptors"))
+        send_descriptors(MONITOR_RUNNING);
+    else if (!strcmp(mode, "run exit twice")) {
+        send_exit(0);
+        send_exit(0);
+    } else if (!strcmp(mode, "run crash"))
+        raise(SIGSEGV);
+    else if (!strcmp(mode, "run leave"))
+        _exit(3);
+}
+
+static void __attribute__((noreturn)) play(void)
+{
+    struct rlimit none = {0};
+    static struct msg m;
+    char mode[64];
+
+    setrlimit(RLIMIT_CORE, &none);
+    signal(SIGSEGV, SIG_DFL);
+    signal(SIGABRT, SIG_DFL);
+    read_mode(mode, sizeof(mode));
+    while (msg_receive(SOCK, &m) == 1) {
+        if (m.type == MONITOR_CONFIG || m.type == MONITOR_PROBE)
+            play_build(mode);
+        else if (m.type == MONITOR_START)
+            play_run(mode);
+        msg_close_fds(&m);
+    }
+    if (!strcmp(mode, "hang"))
+        for (;;)
+            pause();
+    _exit(0);
+}
+
+/* ---- the tests ----------------------------------------------------------- */
+
+static struct monitor *monitor;
+static struct failure failure;
+
+static void set_mode(const char *mode)
+{
+    char path[4096];
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/mode", getenv(HERE));
+    file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fputs(mode, file);
+    ck_assert_int_eq(fclose(file), 0);
+}
+
+/* Starts one in that mode and asks it to build: its answer. */
+static int build(const char *mode)
+{
+    static const char *const DISKS[VM_DISKS_MAX] = {"disk zero", "disk one"};
+    static const struct monitor_names NAMES = {
+        .kernel = "the kernel", .initrd = "the initrd", .disks = DISKS};
+    struct vm_config config;
+    int ret;
+
+    memset(&failure, 0, sizeof(failure));
+    set_mode(mode);
+    ck_assert_int_eq(monitor_spawn(&monitor, &failure), 0);
+    vm_config_init(&config);
+    config.memory_bytes = 64u << 20;
+    config.cpu_count = 1;
+    config.kvm_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    config.kernel_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    ret = monitor_build(monitor, &config, &NAMES, &failure);
+    vm_config_fini(&config);
+    return ret;
+}
+
+static unsigned open_descriptors(void)
+{
+    DIR *dir = opendir("/proc/self/fd");
+    unsigned count = 0;
+
+    while (readdir(dir))
+        count++;
+    closedir(dir);
+    return count;
+}
+
+/* The next event, within WAIT_MS. */
+static struct monitor_event next_event(void)
+{
+    struct pollfd p = {.fd = monitor_fd(monitor), .events = POLLIN};
+    struct monitor_event e;
+
+    ck_assert_int_eq(poll(&p, 1, WAIT_MS), 1);
+    monitor_receive(monitor, &e);
+    return e;
+}
+
+static const struct {
+    const char *mode;
+    const char *code, *message; /* of the failure */
+} refusals[] = {
+    {"exit", "monitor_died", "exit status 7"},
+    {"abort", "monitor_died", "killed by signal 6"},
+    {"error 1", "host", "could not build the machine: the reason"},
+    {"error 2", "kvm", "KVM cannot run this machine: the reason"},
+    {"error 3", "memory", "guest's memory: the reason"},
+    {"error 4", "kernel", "kernel the kernel: the reason"},
+    {"error 5", "initrd", "initrd the initrd: the reason"},
+    {"error 6", "disk", "disk disk one: the reason"},
+    {"error 7", "host", "could not build the machine: the reason"},
+    {"short error", "monitor_lied", "message of type 66"},
+    {"type 0", "monitor_lied", "message of type 0"},
+    {"type 67", "monitor_lied", "message of type 67"},
+    {"type 4294967295", "monitor_lied", "type 4294967295"},
+    {"long ready", "monitor_lied", "type 65"},
+    {"one byte", "monitor_died", "before the guest ran"},
+    {"lying length", "monitor_died", "before the guest ran"},
+};
+
+START_TEST(test_refusals)
+{
+    ck_assert_int_lt(build(refusals[_i].mode), 0);
+    ck_assert_msg(strcmp(failure.code, refusals[_i].code) == 0 &&
+                      strstr(failure.message, refusals[_i].message),
+                  "%s: %s: %s", refusals[_i].mode, failure.code,
+                  failure.message);
+    monitor_free(monitor);
+}
+END_TEST
+
+START_TEST(test_descriptors_are_refused)
+{
+    unsigned before = open_descriptors();
+
+    ck_assert_int_eq(build(_i ? "run descriptors" : "descriptors"), 0);
+    if (_i) {
+        ck_assert_int_eq(monitor_start(monitor), 0);
+        (void)next_event();
+    }
+    monitor_free(monitor);
+    ck_assert_uint_eq(open_descriptors(), before);
+}
+END_TEST
+
+static const char *const liars[] = {
+    "run short running", "run long running", "run short dial",
+    "run short stats",   "run long exit",    "run short exit",
+    "run type 0",        "run type 65",      "run type 66",
+    "run type 71",       "run type 4294967295",
+    "run one byte",      "run lying length",
+};
+
+/* Nothing that does not decode is an event: the monitor counts as gone. */
+START_TEST(test_liars)
+{
+    struct monitor_event e;
+
+    ck_assert_int_eq(build(liars[_i]), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    e = next_event();
+    ck_assert_msg(e.kind == MONITOR_EVENT_GONE, "%s gives event %d",
+                  liars[_i], e.kind);
+    ck_assert_str_ne(monitor_reason(monitor), "");
+    monitor_receive(monitor, &e); /* and for good */
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
+    monitor_free(monitor);
+}
+END_TEST
+
+START_TEST(test_exit_is_last)
+{
+    struct monitor_event e;
+
+    ck_assert_int_eq(build("run exit twice"), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    e = next_event();
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_EXIT);
+    ck_assert_int_eq(e.exit.reason, MONITOR_EXIT_POWER_OFF);
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
+    monitor_free(monitor);
+}
+END_TEST
+
+static const struct {
+    const char *mode;
+    bool exited;
+    int number; /* status or signal */
+    const char *words;
+} ends[] = {
+    {"run crash", false, SIGSEGV, "killed by signal 11"},
+    {"run leave", true, 3, "exit status 3"},
+};
+
+START_TEST(test_ends)
+{
+    struct monitor_end end;
+    char how[64];
+
+    ck_assert_int_eq(build(ends[_i].mode), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    ck_assert_int_eq(next_event().kind, MONITOR_EVENT_GONE);
+    end = monitor_finish(monitor, WAIT_MS);
+    ck_assert_int_eq(end.exited, ends[_i].exited);
+    ck_assert_int_eq(end.exited ? end.exit_status : end.signal,
+                     ends[_i].number);
+    monitor_end_describe(&end, how, sizeof(how));
+    ck_assert_str_eq(how, ends[_i].words);
+    end = monitor_finish(monitor, 0); /* the same answer again */
+    ck_assert_int_eq(end.exited, ends[_i].exited);
+    ck_assert_int_eq(monitor_pid(monitor), -1);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* One that does not end is killed, in time. */
+START_TEST(test_hang)
+{
+    uint64_t began = io_now_ns();
+    struct monitor_end end;
+
+    ck_assert_int_eq(build("hang"), 0);
+    end = monitor_finish(monitor, 200);
+    ck_assert(!end.exited);
+    ck_assert_int_eq(end.signal, SIGKILL);
+    ck_assert_uint_lt(io_now_ns() - began, 10000000000u);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* Messages to one that is gone are errors, not signals. */
+START_TEST(test_gone_before)
+{
+    ck_assert_int_lt(build("exit"), 0);
+    ck_assert_int_eq(monitor_start(monitor), -EPIPE);
+    ck_assert_int_eq(monitor_stop(monitor), -EPIPE);
+    ck_assert_int_eq(monitor_request_stats(monitor), -EPIPE);
+    ck_assert_int_eq(monitor_dial_reply(monitor, 1, -1), -EPIPE);
+    monitor_free(monitor);
+    monitor_free(NULL);
+}
+END_TEST
+
+static const char *const probes[] = {"exit", "ready", "one byte", "type 71",
+                                     "lying length", "error 2"};
+
+START_TEST(test_probe_lies)
+{
+    struct monitor_probe probe;
+    int fd = open("/dev/null", O_RDWR);
+
+    set_mode(probes[_i]);
+    ck_assert_int_eq(monitor_spawn(&monitor, &failure), 0);
+    ck_assert_int_lt(monitor_probe(monitor, fd, &probe, &failure), 0);
+    ck_assert_str_ne(failure.message, "");
+    monitor_free(monitor);
+    close(fd);
+}
+END_TEST
+
+/* It gets its socket, /dev/null three times, and no environment. */
+START_TEST(test_inherits_nothing)
+{
+    char path[64], link[256];
+    unsigned seen = 0;
+    int secret = open("/etc/passwd", O_RDONLY); /* not close-on-exec */
+    int environ_fd;
+    DIR *dir;
+
+    ck_assert_int_eq(build("ready"), 0);
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)monitor_pid(monitor));
+    dir = opendir(path);
+    ck_assert_ptr_nonnull(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        ssize_t n = readlinkat(dirfd(dir), e->d_name, link, sizeof(link) - 1);
+
+        if (n <= 0)
+            continue;
+        link[n] = '\0';
+        ck_assert_msg(!strcmp(link, "/dev/null") ||
+                          !strncmp(link, "socket:", 7),
+                      "descriptor %s is %s", e->d_name, link);
+        seen++;
+    }
+    ck_assert_uint_eq(seen, 4);
+    closedir(dir);
+    snprintf(path, sizeof(path), "/proc/%d/environ",
+             (int)monitor_pid(monitor));
+    environ_fd = open(path, O_RDONLY);
+    ck_assert_int_eq(read(environ_fd, link, sizeof(link)), 0);
+    close(environ_fd);
+    monitor_free(monitor);
+    close(secret);
+}
+END_TEST
+
+/* Not there, or no program: said before anything else happens. */
+START_TEST(test_missing)
+{
+    char path[4096], aside[4200];
+
+    snprintf(path, sizeof(path), "%s/microsbx-vmm", getenv(HERE));
+    snprintf(aside, sizeof(aside), "%s.aside", path);
+    ck_assert_int_eq(rename(path, aside), 0);
+    ck_assert_int_lt(monitor_spawn(&monitor, &failure), 0);
+    ck_assert_int_eq(rename(aside, path), 0);
+    ck_assert_str_eq(failure.code, "monitor_missing");
+    ck_assert_ptr_nonnull(strstr(failure.message, path));
+    ck_assert_str_ne(failure.remedy, "");
+}
+END_TEST
+
+/* ---- the folder ---------------------------------------------------------- */
+
+static int copy_self(const char *path)
+{
+    int in = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    int out = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0755);
+    struct stat st;
+    off_t at = 0;
+    int ret = -1;
+
+    if (in >= 0 && out >= 0 && fstat(in, &st) == 0) {
+        ret = 0;
+        while (at < st.st_size && ret == 0)
+            ret = sendfile(out, in, &at, (size_t)(st.st_size - at)) <= 0;
+    }
+    close(in);
+    close(out);
+    return ret;
+}
+
+/* The tests must find their monitor beside them: they run from a copy. */
+static int run_from_copy(void)
+{
+    char dir[] = "/tmp/check_monitor.XXXXXX";
+    char path[100], monitor_path[100], command[200];
+    int status;
+
+    if (!mkdtemp(dir))
+        return 1;
+    snprintf(path, sizeof(path), "%s/check_monitor", dir);
+    snprintf(monitor_path, sizeof(monitor_path), "%s/microsbx-vmm", dir);
+    if (copy_self(path) != 0 || link(path, monitor_path) != 0)
+        return 1;
+    setenv(HERE, dir, 1);
+    status = system(path);
+    snprintf(command, sizeof(command), "rm -r %s", dir);
+    if (system(command) != 0 || status != 0)
+        return 1;
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    Suite *s = suite_create("monitor");
+    TCase *t = tcase_create("monitor");
+    SRunner *sr;
+    int failed;
+
+    if (argc > 0 && !strcmp(argv[0], "microsbx-vmm"))
+        play();
+    if (!getenv(HERE))
+        return run_from_copy();
+    signal(SIGPIPE, SIG_IGN);
+    suite_add_tcase(s, t);
+    tcase_set_timeout(t, 60);
+    tcase_add_loop_test(t, test_refusals, 0,
+                        (int)(sizeof(refusals) / sizeof(refusals[0])));
+    tcase_add_loop_test(t, test_descriptors_are_refused, 0, 2);
+    tcase_add_loop_test(t, test_liars, 0,
+                        (int)(sizeof(liars) / sizeof(liars[0])));
+    tcase_add_test(t, test_exit_is_last);
+    tcase_add_loop_test(t, test_ends, 0,
+                        (int)(sizeof(ends) / sizeof(ends[0])));
+    tcase_add_test(t, test_hang);
+    tcase_add_test(t, test_gone_before);
+    tcase_add_loop_test(t, test_probe_lies, 0,
+                        (int)(sizeof(probes) / sizeof(probes[0])));
+    tcase_add_test(t, test_inherits_nothing);
+    tcase_add_test(t, test_missing);
+    sr = srunner_create(s);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
