@@ -139,6 +139,8 @@ $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
 	$(Q)rm $(@D)/dsdt.hex
 $(BUILD)/obj/vmm/x86/acpi.o: $(BUILD)/gen/dsdt.h
 
+$(BUILD)/obj/tests/bare_guests.o: tests/vm/bare/guests.S
+
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 		$(LIBVMMPUBLIC) $(LIBDEVICES) $(LIBBASE)
 	$(call say,LD,$@)
