@@ -22,8 +22,8 @@
 
 recipe_keywords='from packages copy run env user workdir cmdline'
 
-recipe_error() { # LINE MESSAGE
-    die "$recipe_file, line $1: $2"
+recipe_error() { # LINE MESSAGE...
+    die "$recipe_file, line $1: ${*:2}"
 }
 
 recipe_set_from() { # LINE ARGUMENTS

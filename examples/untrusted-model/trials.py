@@ -25,6 +25,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 MICROSBX = os.environ.get("MICROSBX_PROGRAM") or os.path.join(
     HERE, "..", "..", "build", "microsbx")
 MIB = 1 << 20
+SUCCEEDED, FAILED = 10, 11  # how an attack ends, see hostile.py
 QUOTA = 32 * MIB       # of the control's folder
 DISK_LIMIT = 48 * MIB  # of the trial's disk
 PIDS = 48              # the control's limit and the trial's
@@ -172,7 +173,8 @@ class Trial:
                 "--stderr", paths[2], *options, "--", *command]
         started = time.monotonic()
         with Sampler(sample or (lambda: 0)) as sampler:
-            run = subprocess.run(argv, stdin=subprocess.DEVNULL,
+            run = subprocess.run(argv, env={**os.environ, "TMPDIR": work},
+                                 stdin=subprocess.DEVNULL,
                                  capture_output=True, timeout=4 * WAIT,
                                  preexec_fn=enter, check=False)
         self.seconds = time.monotonic() - started
@@ -193,14 +195,12 @@ class Trial:
         return self.result.get("outcome", "no result")
 
     @property
-    def ran(self):
-        """The workload's attack had its chance: the machine ran it."""
-        return self.outcome in ("ok", "fail", "signal", "oom", "disk_full",
-                                "pids_limit", "output_limit", "timeout")
-
-    @property
-    def status(self):
-        return self.result.get("exit_code")
+    def attacked(self):
+        """The attack had its chance: it came to its own end, or was stopped by
+        a limit it ran into. A crash on the way there shows nothing."""
+        if self.outcome == "fail":
+            return self.result.get("exit_code") in (SUCCEEDED, FAILED)
+        return self.outcome in ("disk_full", "pids_limit")
 
     def why(self):
         error = self.result.get("error") or {}
@@ -275,7 +275,7 @@ class Example:
 
     def judge(self, name, outside, seen_outside, trial, clean, seen_inside):
         """One row. `outside` and `clean` are facts of the host's."""
-        if not trial.ran:
+        if not trial.attacked:
             verdict, seen_inside = "not shown", trial.why()
         elif not outside:
             verdict = "not shown"
@@ -322,10 +322,9 @@ class Example:
         folder = os.path.join(self.work, "quota")
         os.mkdir(folder)
         out, left = self.control("fill", {"FOLDER": folder}, quota=folder)
-        overlay = os.environ.get("TMPDIR", "/tmp")
 
         def used():
-            info = os.statvfs(overlay)
+            info = os.statvfs(self.work)
             return (info.f_blocks - info.f_bfree) * info.f_frsize
 
         start = used()
@@ -338,8 +337,7 @@ class Example:
             "fill the disk", left == 0,
             f"folder of {QUOTA // MIB} MiB full" if left == 0 else plain(out),
             trial, clean,
-            f"host grew {grown // MIB} of {DISK_LIMIT // MIB} MiB, "
-            "then gave back")
+            f"host gave {grown / MIB:.0f} MiB, limit {DISK_LIMIT // MIB}")
 
     def fork(self):
         say("  fork without end ... ", "")
