@@ -293,6 +293,25 @@ static void on_console(struct runner *r)
     t->console_len += (size_t)n;
 }
 
+/* The agent is lost, and no reason came from the monitor: it is the agent. */
+static void on_agent_lost(struct runner *r)
+{
+    char shown[200];
+
+    text_escape(agent_client_reason(r->client),
+                strlen(agent_client_reason(r->client)), shown, sizeof(shown));
+    if (!r->facts->workload_may_run)
+        runner_fail(r, "protocol_violation", r->machine->kernel_path,
+                    "use an image or initrd built by this version",
+                    "the guest's agent broke its protocol: %s", shown);
+    else
+        failure_set(&r->result->failure, "protocol_violation", "agent",
+                    "what the guest says cannot be trusted; look at its "
+                    "console with microsbx boot",
+                    "the guest's agent broke its protocol: %s", shown);
+    r->phase = RUNNER_OVER;
+}
+
 static void on_clock(struct runner *r, uint64_t now)
 {
     if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
@@ -307,7 +326,7 @@ static void on_clock(struct runner *r, uint64_t now)
         runner_event(r, "limit", "timeout");
         r->phase = RUNNER_OVER;
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
-        r->phase = RUNNER_OVER; /* no other reason came: protocol_broken */
+        on_agent_lost(r);
     }
     if (r->stats_at_ns != 0 && now >= r->stats_at_ns) {
         monitor_request_stats(r->monitor);

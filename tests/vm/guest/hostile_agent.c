@@ -93,9 +93,10 @@ static void send_hello(int fd)
     send_all(fd, buf, w.used);
 }
 
+static const char TEXT[] = "started\n";
+
 static void send_started(int fd, uint32_t id)
 {
-    static const char TEXT[] = "started\n";
     uint8_t buf[512];
     struct proto_writer w;
 
@@ -105,9 +106,10 @@ static void send_started(int fd, uint32_t id)
     send_all(fd, buf, w.used);
 }
 
-static void send_exit(int fd, uint32_t id)
+/* The end with status 0, of a command that wrote that much. */
+static void send_exit(int fd, uint32_t id, uint64_t stdout_bytes)
 {
-    struct proto_exec_exit status = {.code = 0};
+    struct proto_exec_exit status = {.stdout_bytes = stdout_bytes};
     uint8_t buf[512];
     struct proto_writer w;
 
@@ -165,7 +167,7 @@ static void misbehave(int fd, uint32_t id)
     if (is("stall"))
         return;
     if (is("forge_id")) {
-        send_exit(fd, id + 1);
+        send_exit(fd, id + 1, 0);
         return;
     }
     send_started(fd, id);
@@ -182,9 +184,11 @@ static void misbehave(int fd, uint32_t id)
         send_flood(fd, id);
     else if (is("hangup"))
         close(fd);
-    else if (is("exit_twice")) {
-        send_exit(fd, id);
-        send_exit(fd, id);
+    else if (is("lie"))
+        send_exit(fd, id, sizeof(TEXT) + 5);
+    else if (is("forge_ok")) {
+        send_exit(fd, id, sizeof(TEXT) - 1);
+        send_garbage(fd);
     }
 }
 

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The result's line: valid JSON on one line, its keys in the contract's order,
+ * whatever the trial was and whatever bytes the guest and the user put into it.
+ */
+#include <check.h>
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "trial/result.h"
+
+static struct trial_result result;
+static struct trial_spec spec;
+static struct machine_spec machine;
+static json_t *root;
+
+static void set_up(void)
+{
+    memset(&result, 0, sizeof(result));
+    memset(&spec, 0, sizeof(spec));
+    machine_spec_init(&machine);
+    root = NULL;
+}
+
+static void tear_down(void)
+{
+    json_decref(root);
+    machine_spec_fini(&machine);
+}
+
+/* Writes and reads the line; the caller looks at root. */
+static void write_line(void)
+{
+    json_error_t error;
+    char *line;
+
+    result.outcome = outcome_decide(&result.facts);
+    line = result_to_json(&result, &spec, &machine, NULL);
+    ck_assert_ptr_nonnull(line);
+    ck_assert_ptr_null(strchr(line, '\n'));
+    for (const char *p = line; *p; p++)
+        ck_assert(*p != '\x1b' && *p != '\x7f');
+    json_decref(root);
+    root = json_loads(line, JSON_REJECT_DUPLICATES, &error);
+    ck_assert_msg(root != NULL, "%s: %s", error.text, line);
+    free(line);
+}
+
+static const char *word(const char *key)
+{
+    return json_string_value(json_object_get(root, key));
+}
+
+START_TEST(test_keys)
+{
+    static const char *const KEYS[] = {
+        "schema", "trial", "attempt", "outcome", "outcome_by", "cause",
+        "error", "exit_code", "signal", "limits_hit", "truncated", "stdout",
+        "stderr", "files", "started_at", "time", "peak", "limits", "command",
+        "labels", "baseline", "host", "jail", "checked", "reset", "proof",
+        "seed", "clock", "dirty", "brokers", "violations",
+    };
+    size_t i = 0;
+    const char *key;
+    json_t *value;
+
+    write_line();
+    json_object_foreach(root, key, value) {
+        ck_assert_uint_lt(i, sizeof(KEYS) / sizeof(KEYS[0]));
+        ck_assert_str_eq(key, KEYS[i++]);
+    }
+    ck_assert_uint_eq(i, sizeof(KEYS) / sizeof(KEYS[0]));
+    ck_assert_str_eq(word("schema"), "microsbx.trial/1");
+    ck_assert_str_eq(word("outcome"), "infra_never_ran");
+    ck_assert_str_eq(
+        json_string_value(json_object_get(json_object_get(root, "jail"),
+                                          "level")), "none");
+}
+END_TEST
+
+START_TEST(test_exit_code_or_signal)
+{
+    result.facts.guest_ran = result.facts.workload_may_run = true;
+    result.facts.has_status = true;
+    result.facts.exit_code = 3;
+    write_line();
+    ck_assert_str_eq(word("outcome"), "fail");
+    ck_assert_str_eq(word("outcome_by"), "guest");
+    ck_assert_int_eq(json_integer_value(json_object_get(root, "exit_code")), 3);
+    ck_assert(json_is_null(json_object_get(root, "signal")));
+    ck_assert(json_is_null(json_object_get(root, "error")));
+    result.facts.exit_code = 0;
+    result.facts.signal = 9;
+    write_line();
+    ck_assert_str_eq(word("outcome"), "signal");
+    ck_assert(json_is_null(json_object_get(root, "exit_code")));
+    ck_assert_int_eq(json_integer_value(json_object_get(root, "signal")), 9);
+    result.facts.has_status = false;
+    write_line();
+    ck_assert(json_is_null(json_object_get(root, "exit_code")));
+    ck_assert(json_is_null(json_object_get(root, "signal")));
+}
+END_TEST
+
+START_TEST(test_limits)
+{
+    json_t *list;
+
+    result.hit_timeout = result.hit_cpu = result.hit_memory = true;
+    result.hit_pids = result.hit_disk = result.hit_output = true;
+    result.out.dropped = 1;
+    write_line();
+    list = json_object_get(root, "limits_hit");
+    ck_assert_uint_eq(json_array_size(list), 6);
+    ck_assert_str_eq(json_string_value(json_array_get(list, 0)), "timeout");
+    list = json_object_get(root, "truncated");
+    ck_assert(json_is_true(json_object_get(list, "stdout")));
+    ck_assert(json_is_false(json_object_get(list, "stderr")));
+}
+END_TEST
+
+/* Terminal codes, quotes and bytes that are no UTF-8, wherever they fit. */
+START_TEST(test_hostile_text)
+{
+    static const char HOSTILE[] = "\x1b[2J\",\"outcome\":\"ok\"}\n\xff\xc0";
+    static const char *const ARGV[] = {HOSTILE, "", NULL};
+    const struct trial_file files[] = {{false, HOSTILE, HOSTILE},
+                                       {true, HOSTILE, HOSTILE}};
+
+    spec.argv = ARGV;
+    spec.files = files;
+    spec.file_count = 2;
+    spec.out.file = HOSTILE;
+    result.files[1].status = TRIAL_FILE_ERROR;
+    result.files[1].error = 4000; /* no errno: the guest's word */
+    memcpy(result.kernel_release, HOSTILE, sizeof(HOSTILE));
+    failure_set(&result.failure, "code", HOSTILE, HOSTILE, "%s", HOSTILE);
+    write_line();
+    ck_assert_str_eq(word("outcome"), "infra_never_ran");
+    ck_assert_uint_eq(json_array_size(json_object_get(root, "command")), 2);
+    ck_assert_uint_eq(json_array_size(json_object_get(root, "files")), 2);
+    ck_assert_str_eq(json_string_value(json_array_get(
+        json_object_get(root, "command"), 1)), "");
+}
+END_TEST
+
+START_TEST(test_files)
+{
+    const struct trial_file files[] = {{false, "a", "/a"}, {true, "/b", "b"},
+                                       {true, "/c", "c"}};
+    json_t *list;
+
+    spec.files = files;
+    spec.file_count = 3;
+    result.files[0].status = TRIAL_FILE_OK;
+    result.files[0].bytes = 5;
+    result.files[1].status = TRIAL_FILE_ERROR;
+    result.files[1].error = ENOENT;
+    write_line();
+    list = json_object_get(root, "files");
+    ck_assert_str_eq(json_string_value(json_object_get(
+        json_array_get(list, 0), "status")), "ok");
+    ck_assert_str_eq(json_string_value(json_object_get(
+        json_array_get(list, 1), "errno")), "ENOENT");
+    ck_assert_str_eq(json_string_value(json_object_get(
+        json_array_get(list, 2), "status")), "not_fetched");
+}
+END_TEST
+
+/* Names of variables may appear, their values never. */
+START_TEST(test_no_secrets)
+{
+    static const char *const ENV[] = {"TOKEN=hunter2secret", NULL};
+    char *line;
+
+    spec.env = ENV;
+    line = result_to_json(&result, &spec, &machine, NULL);
+    ck_assert_ptr_null(strstr(line, "hunter2secret"));
+    free(line);
+}
+END_TEST
+
+START_TEST(test_extremes)
+{
+    memset(&result.stats, 0xff, sizeof(result.stats));
+    memset(&result.exit, 0xff, sizeof(result.exit));
+    result.has_stats = result.has_exit = true;
+    result.stats.disk_count = VM_DISKS_MAX;
+    result.out.bytes = UINT64_MAX;
+    result.exec_end_ns = 5;
+    result.end_ns = 1; /* a clock that went back */
+    write_line();
+    ck_assert(json_is_null(json_object_get(json_object_get(root, "time"),
+                                           "teardown_ms")));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("result");
+    TCase *t = tcase_create("result");
+    SRunner *sr = srunner_create(s);
+    int failed;
+
+    suite_add_tcase(s, t);
+    tcase_add_checked_fixture(t, set_up, tear_down);
+    tcase_add_test(t, test_keys);
+    tcase_add_test(t, test_exit_code_or_signal);
+    tcase_add_test(t, test_limits);
+    tcase_add_test(t, test_hostile_text);
+    tcase_add_test(t, test_files);
+    tcase_add_test(t, test_no_secrets);
+    tcase_add_test(t, test_extremes);
+    srunner_run_all(sr, CK_ENV);
+    failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed != 0;
+}
