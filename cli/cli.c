@@ -2,8 +2,11 @@
 /* What the verbs share; see the header. */
 #include "cli/cli.h"
 
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 const struct verb *const *cli_verbs(void)
@@ -35,6 +38,30 @@ int cli_fail(const struct verb *verb, const struct failure *failure)
     if (failure->remedy[0])
         fprintf(stderr, "  %s\n", failure->remedy);
     return EXIT_INFRA;
+}
+
+int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
+{
+    sigset_t set;
+    int fd;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    if (window_size)
+        sigaddset(&set, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTTOU, SIG_IGN);
+    fd = signalfd(-1, &set, SFD_CLOEXEC);
+    if (fd < 0) {
+        failure_set(f, "host", "signalfd", NULL, "cannot watch signals: %s",
+                    strerror(errno));
+        return -errno;
+    }
+    *ret_fd = fd;
+    return 0;
 }
 
 bool cli_is_terminal(FILE *stream)

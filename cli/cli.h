@@ -40,6 +40,14 @@ int cli_parse(const struct verb *verb, int argc, char **argv,
 /* Prints "microsbx VERB: message" and the remedy to stderr; returns 125. */
 int cli_fail(const struct verb *verb, const struct failure *failure);
 
+/*
+ * Turns SIGINT, SIGTERM and SIGHUP (and SIGWINCH, if asked for) into reads of
+ * a descriptor, and ignores what would end or stop this process in passing
+ * (SIGPIPE, SIGTTOU). 0, or a negative errno with *f filled.
+ */
+int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
+    __attribute__((warn_unused_result));
+
 /* True if colours and moving lines are welcome on this stream. */
 bool cli_is_terminal(FILE *stream);
 

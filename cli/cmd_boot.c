@@ -262,28 +262,6 @@ static int append_shell(struct boot *b, struct failure *f)
     return machine_append(&b->machine, words, f);
 }
 
-static int open_signals(int *ret_fd, struct failure *f)
-{
-    sigset_t set;
-    int fd;
-
-    sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGTTOU, SIG_IGN);
-    fd = signalfd(-1, &set, SFD_CLOEXEC);
-    if (fd < 0) {
-        failure_set(f, "host", "signalfd", NULL, "cannot watch signals: %s",
-                    strerror(errno));
-        return -errno;
-    }
-    *ret_fd = fd;
-    return 0;
-}
-
 /* The console's two ends; the machine's is used for both directions. */
 static int open_console(struct boot *b, struct failure *f)
 {
@@ -387,7 +365,7 @@ static int boot_main(const struct verb *verb, int argc, char **argv)
         ret = machine_options_read(options, &spec, &f);
     }
     if (ret == 0)
-        ret = open_signals(&b.signal_fd, &f);
+        ret = cli_watch_signals(false, &b.signal_fd, &f);
     if (ret == 0)
         ret = boot_prepare(&b, &spec, &f);
     if (ret == 0)

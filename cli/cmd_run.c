@@ -97,28 +97,6 @@ static int open_results(struct run *run, struct failure *f)
     return ret;
 }
 
-static int open_signals(int *ret_fd, struct failure *f)
-{
-    static const int SIGNALS[] = {SIGINT, SIGTERM, SIGHUP, SIGWINCH};
-    sigset_t set;
-    int fd;
-
-    sigemptyset(&set);
-    for (size_t i = 0; i < sizeof(SIGNALS) / sizeof(SIGNALS[0]); i++)
-        sigaddset(&set, SIGNALS[i]);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGTTOU, SIG_IGN);
-    fd = signalfd(-1, &set, SFD_CLOEXEC);
-    if (fd < 0) {
-        failure_set(f, "host", "signalfd", NULL, "cannot watch signals: %s",
-                    strerror(errno));
-        return -errno;
-    }
-    *ret_fd = fd;
-    return 0;
-}
-
 static void get_winsize(void *ctx, uint16_t *rows, uint16_t *columns)
 {
     const struct run *run = ctx;
@@ -149,7 +127,7 @@ static int prepare(struct run *run, struct failure *f)
     if (ret == 0)
         ret = open_results(run, f);
     if (ret == 0)
-        ret = open_signals(&s->signal_fd, f);
+        ret = cli_watch_signals(true, &s->signal_fd, f);
     if (ret == 0)
         ret = machine_options_read(&run->options, &run->machine_spec, f);
     if (ret != 0)
