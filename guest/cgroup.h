@@ -48,8 +48,8 @@ int cgroup_tree_open(struct cgroup_tree *tree, const char *base,
 void cgroup_tree_close(struct cgroup_tree *tree);
 
 /*
- * Makes the next work/x<n>. memory_max 0: as much as all workloads may have; pids_max
- * 0: CGROUP_PIDS_DEFAULT. 0 or a negative errno.
+ * Makes the next work/x<n>. memory_max 0: as much as all workloads may have;
+ * pids_max 0: CGROUP_PIDS_DEFAULT. 0 or a negative errno.
  */
 int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
                   uint32_t pids_max, struct cgroup *ret_cgroup)

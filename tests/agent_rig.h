@@ -44,6 +44,10 @@ struct agent_rig {
  */
 const char *agent_rig_probe(uint32_t *ret_features);
 
+/* Set before start: the agent has no root file system. Only for a test that
+   runs in a process of its own. */
+extern bool rig_without_root;
+
 /* Starts agent and client and waits for HELLO; else the test fails. */
 void agent_rig_start(struct agent_rig *rig);
 

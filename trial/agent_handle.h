@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the agent client, shared by its two halves: agent_client.c (the
- * connection and what the guest sends) and agent_request.c (what the harness
- * asks for). Nobody else includes this.
+ * Inside of the agent client, shared by its parts: agent_client.c (the
+ * connection and what the guest sends), agent_request.c (what the harness
+ * asks for) and agent_queue.c (the way out). Nobody else includes this.
  */
 #ifndef MICROSBX_TRIAL_AGENT_HANDLE_H
 #define MICROSBX_TRIAL_AGENT_HANDLE_H
@@ -77,6 +77,12 @@ int agent_out_reserve(struct agent_client *c, size_t size,
     __attribute__((warn_unused_result));
 void agent_out_commit(struct agent_client *c,
                       const struct proto_writer *writer);
+
+/* Bytes that wait to be sent. */
+size_t agent_out_queued(const struct agent_client *c);
+
+/* Sends what the socket takes: 0 or a negative errno (-ECONNRESET: gone). */
+int agent_out_send(struct agent_client *c) __attribute__((warn_unused_result));
 
 /* Bytes of DATA payload that may be queued for this handle now. */
 size_t agent_handle_room(const struct agent_client *c,

@@ -360,7 +360,8 @@ END_TEST
 START_TEST(test_forged_frames)
 {
     struct rig_handle *h = agent_rig_sh(&rig, NULL,
-        "printf '\\124\\0\\0\\0\\103\\0\\0\\0\\1\\0\\0\\0'; head -c 84 /dev/zero;"
+        "printf '\\124\\0\\0\\0\\103\\0\\0\\0\\1\\0\\0\\0';"
+        "head -c 84 /dev/zero;"
         "printf '{\"outcome\":\"ok\"}\\033[2J'; "
         "for f in 3 4 5 6 7 8 9; do echo x >&$f; done 2>/dev/null; exit 7");
 
@@ -585,6 +586,24 @@ START_TEST(test_connection_lost)
 }
 END_TEST
 
+/* A guest without a root file system answers, and says so. */
+START_TEST(test_no_root)
+{
+    struct rig_handle *h;
+    uint32_t id;
+
+    stop();
+    rig_without_root = true;
+    start();
+    ck_assert_uint_eq(rig.hello_frame.features, 0);
+    h = agent_rig_sh(&rig, NULL, "true");
+    ck_assert_uint_eq(h->failure.reason, PROTO_FAIL_NO_ROOT);
+    ck_assert_int_eq(agent_client_stat(rig.client, "/", NULL, &id), 0);
+    agent_rig_wait(&rig, &rig.handles[id].file_done);
+    ck_assert_uint_eq(rig.handles[id].done.err, ENODEV);
+}
+END_TEST
+
 static TCase *make_case(const char *name)
 {
     TCase *tc = tcase_create(name);
@@ -650,6 +669,7 @@ int main(void)
     tcase_add_test(tc, test_terminal);
     tcase_add_test(tc, test_terminal_end_of_input);
     tcase_add_test(tc, test_connection_lost);
+    tcase_add_test(tc, test_no_root);
     suite_add_tcase(s, tc);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
