@@ -231,6 +231,7 @@ static int exec_start(struct handle *h, struct agent *agent)
     if (ret)
         goto out_free;
     h->state = HANDLE_START;
+    h->note_pids = (request->flags & PROTO_EXEC_NOTE_PIDS) != 0;
     if (request->timeout_ms &&
         request->timeout_ms < HANDLE_NO_TIME - h->started_ms)
         h->deadline_ms = h->started_ms + request->timeout_ms;
@@ -333,18 +334,35 @@ static void read_report(struct handle *h, struct conn *conn)
     conn_commit(conn, &w);
 }
 
+/* A fork was refused: that ends the exec, unless it is only to be noted. */
+static void sample_pids(struct handle *h, const struct agent *agent)
+{
+    struct cgroup_usage usage;
+
+    if (!agent->cgroups.has_pids || h->note_pids || h->reaped)
+        return;
+    cgroup_read_usage(&h->cgroup, &usage);
+    if (usage.pids_hits)
+        handle_kill(h);
+}
+
 /* A full disk may be empty again at the end: remember having seen it. */
-static void sample_disk(struct handle *h, const struct agent *agent,
-                        uint64_t now_ms)
+static void sample_disk(struct handle *h, const struct agent *agent)
 {
     struct statvfs fs;
 
-    h->sample_ms = HANDLE_NO_TIME;
     if (agent->scratch_fd < 0)
         return;
     if (fstatvfs(agent->scratch_fd, &fs) == 0 &&
         (fs.f_bavail < DISK_FULL_BLOCKS || fs.f_favail == 0))
         h->exit_flags |= PROTO_EXIT_DISK_FULL;
+}
+
+static void sample(struct handle *h, const struct agent *agent,
+                   uint64_t now_ms)
+{
+    sample_disk(h, agent);
+    sample_pids(h, agent);
     h->sample_ms = now_ms + EXEC_SAMPLE_MS;
 }
 
@@ -362,7 +380,7 @@ static void step_run(struct handle *h, const struct agent *agent,
 {
     if (h->sample_ms == HANDLE_NO_TIME || now_ms >= h->sample_ms ||
         h->reaped)
-        sample_disk(h, agent, now_ms);
+        sample(h, agent, now_ms);
     check_deadline(h, now_ms);
     if (!h->reaped)
         return;

@@ -67,7 +67,8 @@ struct handle {
     uint32_t exit_flags;
     uint64_t started_ms, ended_ms;
     uint64_t deadline_ms; /* the request's timeout */
-    uint64_t sample_ms;   /* next look at the disk */
+    uint64_t sample_ms;   /* next look at disk and processes */
+    bool note_pids;       /* the process limit does not end it */
     uint64_t drain_ms;    /* output is waited for until then */
     uint64_t kill_ms;     /* processes are waited for until then */
 

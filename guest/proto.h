@@ -135,7 +135,8 @@ struct proto_hello {
 #define PROTO_EXEC_TTY (1u << 0)       /* a pseudo-terminal; no stderr */
 #define PROTO_EXEC_STDIN (1u << 1)     /* else stdin is /dev/null */
 #define PROTO_EXEC_NEW_PRIVS (1u << 2) /* set-uid programs work for users */
-#define PROTO_EXEC_FLAGS_KNOWN 0x7u
+#define PROTO_EXEC_NOTE_PIDS (1u << 3) /* its limit touched: go on */
+#define PROTO_EXEC_FLAGS_KNOWN 0xfu
 
 struct proto_exec_open {
     uint32_t flags;

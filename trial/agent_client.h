@@ -82,6 +82,7 @@ struct agent_exec_request {
     uint16_t rows, cols;     /* its size; 0: unset */
     bool open_stdin;         /* else stdin is /dev/null */
     bool allow_new_privs;    /* set-uid programs work for a user */
+    bool pids_note;          /* touching pids_max does not end it */
 };
 
 /*

@@ -142,6 +142,8 @@ static int make_exec_open(const struct agent_exec_request *request,
         m->flags |= PROTO_EXEC_STDIN;
     if (request->allow_new_privs)
         m->flags |= PROTO_EXEC_NEW_PRIVS;
+    if (request->pids_note)
+        m->flags |= PROTO_EXEC_NOTE_PIDS;
     m->rows = request->rows;
     m->cols = request->cols;
     m->timeout_ms = request->timeout_ms;

@@ -115,6 +115,7 @@ static void start_exec(struct runner *r)
         .cwd = s->workdir,
         .user = s->user,
         .pids_max = s->pids_limit,
+        .pids_note = s->pids_notes,
         .tty = s->tty,
         .rows = s->tty_rows,
         .cols = s->tty_columns,
