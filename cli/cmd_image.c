@@ -184,8 +184,10 @@ static int image_ls(const struct verb *verb)
         return EXIT_INFRA;
     }
     if (count <= 0)
-        fprintf(stderr, "no images in %s yet; microsbx image build python "
-                "makes one\n", cache);
+        fprintf(stderr,
+                "no images in %s yet; microsbx image build python "
+                "makes one\n",
+                cache);
     else
         printf("%-20s %-12s %-28s %s\n", "NAME", "ROOT", "KERNEL", "INPUTS");
     for (int i = 0; i < count; i++) {
@@ -260,8 +262,10 @@ static bool verify_part(const char *which, const struct image_part *part,
         fprintf(stderr, "microsbx image: cannot read the %s, %s: %s\n", which,
                 part->path, strerror(-ret));
     else if (!good)
-        fprintf(stderr, "microsbx image: the %s, %s, is not what image.json "
-                "records: build the image anew\n", which, part->path);
+        fprintf(stderr,
+                "microsbx image: the %s, %s, is not what image.json "
+                "records: build the image anew\n",
+                which, part->path);
     return good;
 }
 
@@ -270,8 +274,8 @@ static bool verify_parts(const struct image *image)
     bool good = verify_part("kernel", &image->kernel, image->kernel.bytes);
 
     good &= verify_part("initrd", &image->initrd, image->initrd.bytes);
-    good &= verify_part("root file system", &image->rootfs,
-                        image->rootfs.bytes);
+    good &=
+        verify_part("root file system", &image->rootfs, image->rootfs.bytes);
     good &= verify_part("scratch disk", &image->scratch, image->scratch_data);
     if (good)
         fprintf(stderr, "every part is as recorded\n");
@@ -322,8 +326,7 @@ static int print_json(const struct image *image)
     return 0;
 }
 
-static int image_inspect(const struct verb *verb,
-                         const struct options *options)
+static int image_inspect(const struct verb *verb, const struct options *options)
 {
     char err[IMAGE_ERR_MAX];
     struct image image;
@@ -334,7 +337,7 @@ static int image_inspect(const struct verb *verb,
     if (ret == 0)
         ret = image_open(dir, &image, err, sizeof(err));
     free(dir);
-    if (ret < 0)
+    if (ret != 0)
         return fail(verb, "image", NULL, err);
     if (options_has(options, "json"))
         status = print_json(&image);
@@ -382,50 +385,55 @@ static const char *stray_option(const struct action *action,
     return NULL;
 }
 
-static int check_usage(const struct verb *verb, const struct options *options,
-                       const struct action **ret_action)
+/* The action asked for, or NULL after saying what is wrong. */
+static const struct action *check_usage(const struct verb *verb,
+                                        const struct options *options)
 {
-    const char *word = options->positional_count > 0 ?
-        options->positional[0] : "";
+    const char *word =
+        options->positional_count > 0 ? options->positional[0] : "";
     const struct action *action = find_action(word);
+    const char *wrong = NULL;
     const char *stray;
 
     if (action == NULL)
-        return fail(verb, "usage", "microsbx image --help shows examples",
-                    "what is to be done with images? One of: build NAME|DIR, "
-                    "ls, inspect NAME|DIR");
-    if (options->positional_count != 1 + action->operands)
-        return fail(verb, "usage", "microsbx image --help shows examples",
-                    action->operands == 0 ? "ls takes no name" :
-                    "build and inspect take exactly one name or directory");
+        wrong = "what is to be done with images? One of: build NAME|DIR, ls, "
+                "inspect NAME|DIR";
+    else if (options->positional_count != 1 + action->operands)
+        wrong = action->operands == 0
+                    ? "ls takes no name"
+                    : "build and inspect take exactly one name or directory";
+    if (wrong != NULL) {
+        (void)fail(verb, "usage", "microsbx image --help shows examples",
+                   wrong);
+        return NULL;
+    }
     stray = stray_option(action, options);
     if (stray != NULL) {
-        fprintf(stderr, "microsbx image: %s does not take --%s\n",
-                action->name, stray);
-        return EXIT_INFRA;
+        fprintf(stderr, "microsbx image: %s does not take --%s\n", action->name,
+                stray);
+        return NULL;
     }
-    *ret_action = action;
-    return 0;
+    return action;
 }
 
 static int image_main(const struct verb *verb, int argc, char **argv)
 {
-    const struct action *action = NULL;
+    const struct action *action;
     struct options options;
     int status = cli_parse(verb, argc, argv, &options);
 
     if (status >= 0)
         return status;
-    status = check_usage(verb, &options, &action);
-    if (status != 0)
-        return status;
+    action = check_usage(verb, &options);
+    if (action == NULL)
+        return EXIT_INFRA;
     if (strcmp(action->name, "build") == 0)
         return image_build(verb, &options);
-    status = strcmp(action->name, "ls") == 0 ? image_ls(verb) :
-        image_inspect(verb, &options);
+    status = strcmp(action->name, "ls") == 0 ? image_ls(verb)
+                                             : image_inspect(verb, &options);
     if (fflush(stdout) != 0 && status == 0) {
-        fprintf(stderr, "microsbx image: cannot write to standard output: "
-                "%s\n", strerror(errno));
+        fprintf(stderr, "microsbx image: cannot write the answer: %s\n",
+                strerror(errno));
         status = EXIT_INFRA;
     }
     return status;

@@ -15,6 +15,7 @@ find "$root" -xdev -type f ! -newermt "@$BUILD_STARTED" -printf '%T@\n' |
 if [ ! -s "$root/var/lib/dpkg/status" ]; then
     for deb in "$root"/var/cache/apt/archives/*.deb; do
         [ -e "$deb" ] || continue
+        # shellcheck disable=SC2016 # expanded by dpkg-deb
         dpkg-deb --show --showformat='${Package} ${Version} ${Architecture}\n' \
             "$deb"
     done | LC_ALL=C sort >"$root/.microsbx/packages"

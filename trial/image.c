@@ -20,8 +20,8 @@
 #include "base/io.h"
 #include "base/num.h"
 
-__attribute__((format(printf, 4, 5)))
-static int fail(int error, char *err, size_t err_size, const char *format, ...)
+__attribute__((format(printf, 4, 5))) static int
+fail(int error, char *err, size_t err_size, const char *format, ...)
 {
     va_list args;
 
@@ -69,11 +69,14 @@ static int resolve_dir(const char *dir, char **ret_dir, char *err,
                        size_t err_size)
 {
     char *path = realpath(dir, NULL);
-    int error = -errno;
 
-    if (path == NULL)
-        return fail(error, err, err_size, "cannot open image directory '%s': "
-                    "%s", dir, strerror(-error));
+    if (path == NULL) {
+        int error = errno > 0 ? -errno : -EIO;
+
+        (void)fail(error, err, err_size, "cannot open image directory '%s': %s",
+                   dir, strerror(-error));
+        return error;
+    }
     *ret_dir = path;
     return 0;
 }
@@ -86,9 +89,11 @@ static int find_by_name(const char *name, char **ret_dir, char *err,
     int ret = -ENOMEM;
 
     if (cache == NULL)
-        return fail(-ENOENT, err, err_size, "cannot look for image '%s': "
+        return fail(-ENOENT, err, err_size,
+                    "cannot look for image '%s': "
                     "neither XDG_CACHE_HOME nor HOME is an absolute path; "
-                    "set HOME, or name a directory", name);
+                    "set HOME, or name a directory",
+                    name);
     if (asprintf(&dir, "%s/%s", cache, name) < 0) {
         dir = NULL;
         (void)fail(ret, err, err_size, "cannot look for image: no memory");
@@ -97,9 +102,10 @@ static int find_by_name(const char *name, char **ret_dir, char *err,
     } else if (has_image_json(name)) {
         ret = resolve_dir(name, ret_dir, err, err_size);
     } else {
-        ret = fail(-ENOENT, err, err_size, "there is no image '%s' in %s; "
-                   "build it with: microsbx image build %s", name, cache,
-                   name);
+        ret = fail(-ENOENT, err, err_size,
+                   "there is no image '%s' in %s; "
+                   "build it with: microsbx image build %s",
+                   name, cache, name);
     }
     free(dir);
     free(cache);
@@ -110,12 +116,14 @@ int image_find(const char *name_or_dir, char **ret_dir, char *err,
                size_t err_size)
 {
     if (name_or_dir[0] == '\0')
-        return fail(-EINVAL, err, err_size, "an image needs a name or a "
+        return fail(-EINVAL, err, err_size,
+                    "an image needs a name or a "
                     "directory; 'microsbx image ls' lists names");
     if (name_or_dir[0] == '.' || strchr(name_or_dir, '/') != NULL)
         return resolve_dir(name_or_dir, ret_dir, err, err_size);
     if (strlen(name_or_dir) > IMAGE_NAME_MAX)
-        return fail(-ENAMETOOLONG, err, err_size, "'%.32s...' is too long for "
+        return fail(-ENAMETOOLONG, err, err_size,
+                    "'%.32s...' is too long for "
                     "the name of an image; at most %u characters",
                     name_or_dir, IMAGE_NAME_MAX);
     return find_by_name(name_or_dir, ret_dir, err, err_size);
@@ -134,12 +142,16 @@ static int read_json(int dir_fd, const char *dir, char **ret_text,
     ssize_t n;
 
     if (fd < 0)
-        return fail(ret, err, err_size, "cannot read '%s/image.json': %s; is "
-                    "this an image directory?", dir, strerror(-ret));
+        return fail(ret, err, err_size,
+                    "cannot read '%s/image.json': %s; is "
+                    "this an image directory?",
+                    dir, strerror(-ret));
     ret = -EBADMSG;
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-        (void)fail(ret, err, err_size, "'%s/image.json' is not a regular "
-                   "file; build the image anew", dir);
+        (void)fail(ret, err, err_size,
+                   "'%s/image.json' is not a regular "
+                   "file; build the image anew",
+                   dir);
         goto out_close;
     }
     text = malloc(IMAGE_JSON_MAX + 1);
@@ -171,19 +183,22 @@ static int check_part(int dir_fd, const char *dir, const char *which,
     if (fstatat(dir_fd, part->path, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         int error = -errno;
 
-        return fail(error, err, err_size, "the image in %s lacks its %s: "
-                    "'%s': %s; build the image anew", dir, which, part->path,
-                    strerror(-error));
+        return fail(error, err, err_size,
+                    "the image in %s lacks its %s: "
+                    "'%s': %s; build the image anew",
+                    dir, which, part->path, strerror(-error));
     }
     if (!S_ISREG(st.st_mode))
-        return fail(-EBADMSG, err, err_size, "the %s of the image in %s, "
+        return fail(-EBADMSG, err, err_size,
+                    "the %s of the image in %s, "
                     "'%s', is not a regular file; build the image anew",
                     which, dir, part->path);
     if ((uint64_t)st.st_size != part->bytes)
-        return fail(-EBADMSG, err, err_size, "the %s of the image in %s, "
+        return fail(-EBADMSG, err, err_size,
+                    "the %s of the image in %s, "
                     "'%s', has %jd bytes instead of %" PRIu64 "; it was "
-                    "damaged or replaced: build the image anew", which, dir,
-                    part->path, (intmax_t)st.st_size, part->bytes);
+                    "damaged or replaced: build the image anew",
+                    which, dir, part->path, (intmax_t)st.st_size, part->bytes);
     if (asprintf(&path, "%s/%s", dir, part->path) < 0)
         return fail(-ENOMEM, err, err_size, "cannot open image: no memory");
     free(part->path);
@@ -206,8 +221,8 @@ static int check_parts(int dir_fd, struct image *image, char *err,
     int ret = 0;
 
     for (size_t i = 0; ret == 0 && i < ARRAY_SIZE(parts); i++)
-        ret = check_part(dir_fd, image->dir, parts[i].which, parts[i].part,
-                         err, err_size);
+        ret = check_part(dir_fd, image->dir, parts[i].which, parts[i].part, err,
+                         err_size);
     return ret;
 }
 
@@ -220,11 +235,11 @@ static int load(int dir_fd, const char *dir, struct image *image, char *err,
     size_t len = 0;
     int ret = read_json(dir_fd, dir, &text, &len, err, err_size);
 
-    if (ret < 0)
+    if (ret != 0)
         return ret;
     ret = image_parse(text, len, image, inner, sizeof(inner));
     free(text);
-    if (ret < 0)
+    if (ret != 0)
         return fail(ret, err, err_size, "cannot use the image in %.512s: %s",
                     dir, inner);
     image->dir = strdup(dir);
@@ -232,7 +247,7 @@ static int load(int dir_fd, const char *dir, struct image *image, char *err,
         ret = fail(-ENOMEM, err, err_size, "cannot open image: no memory");
     else
         ret = check_parts(dir_fd, image, err, err_size);
-    if (ret < 0)
+    if (ret != 0)
         image_fini(image);
     return ret;
 }
@@ -245,12 +260,14 @@ int image_open(const char *dir, struct image *ret_image, char *err,
     int dir_fd;
     int ret = resolve_dir(dir, &path, err, err_size);
 
-    if (ret < 0)
+    if (ret != 0 || path == NULL)
         return ret;
     dir_fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
-        ret = fail(-errno, err, err_size, "cannot open image directory "
-                   "'%s': %s", path, strerror(errno));
+        ret = fail(-errno, err, err_size,
+                   "cannot open image directory "
+                   "'%s': %s",
+                   path, strerror(errno));
     else
         ret = load(dir_fd, path, &image, err, err_size);
     io_close(&dir_fd);

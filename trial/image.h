@@ -63,11 +63,11 @@ struct image {
     struct image_part initrd;
     struct image_part rootfs;
     struct image_part scratch;
-    char *kernel_release; /* as uname -r prints it in the guest */
-    char *rootfs_type;    /* "erofs" */
-    char *scratch_type;   /* "ext4" */
+    char *kernel_release;  /* as uname -r prints it in the guest */
+    char *rootfs_type;     /* "erofs" */
+    char *scratch_type;    /* "ext4" */
     uint64_t scratch_data; /* bytes that the digest covers; zeros follow */
-    char *cmdline;        /* default kernel arguments, never NULL */
+    char *cmdline;         /* default kernel arguments, never NULL */
     char recipe_sha256[65];
     char *packages_file; /* bare file name, NULL if there is none */
     char packages_sha256[65];
@@ -105,8 +105,7 @@ int image_open(const char *dir, struct image *ret_image, char *err,
  * in the parts' paths and dir NULL.
  */
 int image_parse(const char *text, size_t len, struct image *ret_image,
-                char *err, size_t err_size)
-    __attribute__((warn_unused_result));
+                char *err, size_t err_size) __attribute__((warn_unused_result));
 
 /*
  * ${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/images as a string the caller

@@ -20,8 +20,9 @@
 
 #define PART_BYTES_MAX ((uint64_t)1 << 44)
 #define RELEASE_MAX 64u
-#define FIELDS_MAX 16u /* keys in one object */
-#define QUOTE_MAX 40u /* of a stranger's text in a message of ours */
+#define SHA256_SIZE 65u /* as hex, with its NUL */
+#define FIELDS_MAX 16u  /* keys in one object */
+#define QUOTE_MAX 40u   /* of a stranger's text in a message of ours */
 
 enum kind {
     KIND_SCHEMA,  /* exactly IMAGE_SCHEMA; stored nowhere */
@@ -46,15 +47,18 @@ struct field {
 };
 
 #define AT(member) .offset = offsetof(struct image, member)
-#define PART_FIELDS(part)                                                     \
-    {.key = "file", .kind = KIND_NAME, AT(part.path),                         \
-     .max = IMAGE_FILE_MAX},                                                  \
-    {.key = "sha256", .kind = KIND_SHA256, AT(part.sha256)},                  \
-    {.key = "bytes", .kind = KIND_BYTES, AT(part.bytes)}
+#define PART_FIELDS(part)                                                      \
+    {.key = "file", .kind = KIND_NAME, AT(part.path), .max = IMAGE_FILE_MAX},  \
+        {.key = "sha256", .kind = KIND_SHA256, AT(part.sha256)},               \
+    {                                                                          \
+        .key = "bytes", .kind = KIND_BYTES, AT(part.bytes)                     \
+    }
 
 static const struct field kernel_fields[] = {
     PART_FIELDS(kernel),
-    {.key = "release", .kind = KIND_TEXT, AT(kernel_release),
+    {.key = "release",
+     .kind = KIND_TEXT,
+     AT(kernel_release),
      .max = RELEASE_MAX},
     {.key = NULL},
 };
@@ -83,7 +87,9 @@ static const struct field recipe_fields[] = {
 };
 
 static const struct field packages_fields[] = {
-    {.key = "file", .kind = KIND_NAME, AT(packages_file),
+    {.key = "file",
+     .kind = KIND_NAME,
+     AT(packages_file),
      .max = IMAGE_FILE_MAX},
     {.key = "sha256", .kind = KIND_SHA256, AT(packages_sha256)},
     {.key = NULL},
@@ -96,14 +102,24 @@ static const struct field image_fields[] = {
     {.key = "initrd", .kind = KIND_OBJECT, .children = initrd_fields},
     {.key = "rootfs", .kind = KIND_OBJECT, .children = rootfs_fields},
     {.key = "scratch", .kind = KIND_OBJECT, .children = scratch_fields},
-    {.key = "cmdline", .kind = KIND_TEXT, AT(cmdline),
+    {.key = "cmdline",
+     .kind = KIND_TEXT,
+     AT(cmdline),
      .max = IMAGE_CMDLINE_MAX},
     {.key = "recipe", .kind = KIND_OBJECT, .children = recipe_fields},
-    {.key = "packages", .kind = KIND_OBJECT, .optional = true,
+    {.key = "packages",
+     .kind = KIND_OBJECT,
+     .optional = true,
      .children = packages_fields},
-    {.key = "user", .kind = KIND_TEXT, .optional = true, AT(user),
+    {.key = "user",
+     .kind = KIND_TEXT,
+     .optional = true,
+     AT(user),
      .max = IMAGE_FILE_MAX},
-    {.key = "workdir", .kind = KIND_PATH, .optional = true, AT(workdir),
+    {.key = "workdir",
+     .kind = KIND_PATH,
+     .optional = true,
+     AT(workdir),
      .max = IMAGE_VALUE_MAX - 1},
     {.key = "env", .kind = KIND_STRINGS, .optional = true},
     {.key = NULL},
@@ -120,8 +136,8 @@ struct parse {
     size_t err_size;
 };
 
-__attribute__((format(printf, 2, 3)))
-static int refuse(const struct parse *p, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static int refuse(const struct parse *p,
+                                                        const char *format, ...)
 {
     static const char head[] = "image.json is not usable: ";
     size_t used = sizeof(head) - 1;
@@ -146,7 +162,7 @@ static struct quoted quote(const char *s)
     struct quoted q;
     size_t i;
 
-    for (i = 0; s[i] != '\0' && i < QUOTE_MAX; i++)
+    for (i = 0; i < QUOTE_MAX && s[i] != '\0'; i++)
         q.text[i] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
     strcpy(q.text + i, s[i] != '\0' ? "..." : "");
     return q;
@@ -164,8 +180,10 @@ static int refuse_unknown_key(const struct parse *p, const char *key,
     names[count] = NULL;
     nearest = text_nearest(key, names);
     if (nearest == NULL)
-        return refuse(p, "unknown key '%s%s'; remove it, or use a version of "
-                      "microsbx that knows it", p->prefix, quote(key).text);
+        return refuse(p,
+                      "unknown key '%s%s'; remove it, or use a version of "
+                      "microsbx that knows it",
+                      p->prefix, quote(key).text);
     return refuse(p, "unknown key '%s%s'; did you mean '%s%s'?", p->prefix,
                   quote(key).text, p->prefix, nearest);
 }
@@ -182,7 +200,7 @@ static bool is_printable(const char *s)
 static bool is_plain_name(const char *s)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-";
 
     return s[0] != '\0' && s[0] != '.' && strspn(s, allowed) == strlen(s);
 }
@@ -195,7 +213,7 @@ static bool is_sha256(const char *s)
 static bool is_env_name(const char *s)
 {
     static const char allowed[] = "abcdefghijklmnopqrstuvwxyz"
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
+                                  "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_";
 
     return s[0] != '\0' && (s[0] < '0' || s[0] > '9') &&
            strspn(s, allowed) == strlen(s);
@@ -208,20 +226,24 @@ static const char *string_fault(const struct field *f, const char *s)
         return "is too long";
     switch (f->kind) {
     case KIND_SCHEMA:
-        return strcmp(s, IMAGE_SCHEMA) == 0 ? NULL :
-            "must be \"" IMAGE_SCHEMA "\", the only format this version reads";
+        return strcmp(s, IMAGE_SCHEMA) == 0
+                   ? NULL
+                   : "must be \"" IMAGE_SCHEMA
+                     "\", the only format this version reads";
     case KIND_NAME:
-        return is_plain_name(s) ? NULL :
-            "must be a plain name of letters, digits and . _ -, without a "
-            "slash and not starting with a dot";
+        return is_plain_name(s) ? NULL
+                                : "must be a plain name of letters, digits and "
+                                  ". _ -, without a "
+                                  "slash and not starting with a dot";
     case KIND_SHA256:
         return is_sha256(s) ? NULL : "must be 64 lower-case hex digits";
     case KIND_CHOICE:
-        return strcmp(s, f->choice) == 0 ? NULL :
-            "names a type of file system this version does not know";
+        return strcmp(s, f->choice) == 0
+                   ? NULL
+                   : "names a type of file system this version does not know";
     case KIND_PATH:
-        return s[0] == '/' && is_printable(s) ? NULL :
-            "must be an absolute path";
+        return s[0] == '/' && is_printable(s) ? NULL
+                                              : "must be an absolute path";
     default:
         return is_printable(s) ? NULL : "must be printable ASCII";
     }
@@ -239,12 +261,12 @@ static int read_string(const struct parse *p, const struct field *f,
         return refuse(p, "'%s%s' must be a string", p->prefix, f->key);
     fault = string_fault(f, s);
     if (fault != NULL)
-        return refuse(p, "'%s%s' (\"%s\") %s", p->prefix, f->key,
-                      quote(s).text, fault);
+        return refuse(p, "'%s%s' (\"%s\") %s", p->prefix, f->key, quote(s).text,
+                      fault);
     if (f->kind == KIND_SCHEMA)
         return 0;
     if (f->kind == KIND_SHA256) {
-        memcpy(slot, s, 65);
+        (void)snprintf(slot, SHA256_SIZE, "%s", s);
         return 0;
     }
     copy = strdup(s);
@@ -257,6 +279,7 @@ static int read_string(const struct parse *p, const struct field *f,
 static int read_bytes(const struct parse *p, const struct field *f,
                       const json_t *value)
 {
+    char *slot = (char *)p->image + f->offset;
     json_int_t n = json_integer_value(value);
 
     if (!json_is_integer(value))
@@ -264,8 +287,7 @@ static int read_bytes(const struct parse *p, const struct field *f,
     if (n < 1 || (uint64_t)n > PART_BYTES_MAX)
         return refuse(p, "'%s%s' must be between 1 and %" PRIu64, p->prefix,
                       f->key, PART_BYTES_MAX);
-    memcpy((char *)p->image + f->offset, &(uint64_t){(uint64_t)n},
-           sizeof(uint64_t));
+    *(uint64_t *)(void *)slot = (uint64_t)n;
     return 0;
 }
 
@@ -280,16 +302,20 @@ static int read_env(const struct parse *p, const json_t *value)
     if (json_object_size(value) > IMAGE_ENV_MAX)
         return refuse(p, "'env' has more than %u variables", IMAGE_ENV_MAX);
     /* The iterator takes a non-const tree, but changes nothing. */
-    json_object_foreach((json_t *)(uintptr_t)value, name, item) {
+    json_object_foreach((json_t *)(uintptr_t)value, name, item)
+    {
         const char *s = json_string_value(item);
 
         if (!is_env_name(name))
-            return refuse(p, "'env' names \"%s\", which is no name of an "
-                          "environment variable", quote(name).text);
+            return refuse(p,
+                          "'env' names \"%s\", which is no name of an "
+                          "environment variable",
+                          quote(name).text);
         if (s == NULL || strlen(s) > IMAGE_VALUE_MAX || !is_printable(s))
-            return refuse(p, "'env.%s' must be a string of at most %u "
-                          "printable ASCII characters", quote(name).text,
-                          IMAGE_VALUE_MAX);
+            return refuse(p,
+                          "'env.%s' must be a string of at most %u "
+                          "printable ASCII characters",
+                          quote(name).text, IMAGE_VALUE_MAX);
         if (asprintf(&image->env[image->env_count], "%s=%s", name, s) < 0) {
             image->env[image->env_count] = NULL;
             return -ENOMEM;
@@ -345,9 +371,10 @@ static int read_object(const struct parse *p, const json_t *object,
     const char *key;
     json_t *value;
 
-    json_object_foreach((json_t *)(uintptr_t)object, key, value)
-        if (find_field(fields, key) == NULL)
-            return refuse_unknown_key(p, key, fields);
+    json_object_foreach((json_t *)(uintptr_t)object, key,
+                        value) if (find_field(fields, key) ==
+                                   NULL) return refuse_unknown_key(p, key,
+                                                                   fields);
     for (const struct field *f = fields; f->key != NULL; f++) {
         int ret;
 
@@ -357,7 +384,7 @@ static int read_object(const struct parse *p, const json_t *object,
         if (value == NULL)
             return refuse(p, "the key '%s%s' is missing", p->prefix, f->key);
         ret = read_field(p, f, value);
-        if (ret < 0)
+        if (ret != 0)
             return ret;
     }
     return 0;
@@ -373,35 +400,40 @@ static int read_document(const struct parse *p, const json_t *root)
     if (schema != NULL) {
         int ret = read_string(p, image_fields, schema);
 
-        if (ret < 0)
+        if (ret != 0)
             return ret;
     }
-    p->image->env = calloc(IMAGE_ENV_MAX + 1, sizeof(*p->image->env));
-    if (p->image->env == NULL)
-        return -ENOMEM;
     return read_object(p, root, image_fields);
 }
 
-int image_parse(const char *text, size_t len, struct image *ret_image,
-                char *err, size_t err_size)
+static int read_text(const struct parse *p, const char *text, size_t len)
 {
-    struct image image = {.dir = NULL};
-    struct parse p = {&image, "", err, err_size};
     json_error_t error;
     json_t *root;
     int ret;
 
     if (len > IMAGE_JSON_MAX)
-        return refuse(&p, "it is larger than %u bytes", IMAGE_JSON_MAX);
+        return refuse(p, "it is larger than %u bytes", IMAGE_JSON_MAX);
     root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
     if (root == NULL)
-        return refuse(&p, "it is not JSON: line %d: %s", error.line,
+        return refuse(p, "it is not JSON: line %d: %s", error.line,
                       quote(error.text).text);
-    ret = read_document(&p, root);
+    ret = read_document(p, root);
     json_decref(root);
+    return ret;
+}
+
+int image_parse(const char *text, size_t len, struct image *ret_image,
+                char *err, size_t err_size)
+{
+    char **env = calloc(IMAGE_ENV_MAX + 1, sizeof(*env));
+    struct image image = {.env = env};
+    struct parse p = {&image, "", err, err_size};
+    int ret = env == NULL ? -ENOMEM : read_text(&p, text, len);
+
     if (ret == -ENOMEM && err_size > 0)
         (void)snprintf(err, err_size, "cannot read image.json: no memory");
-    if (ret < 0) {
+    if (ret != 0) {
         image_fini(&image);
         return ret;
     }

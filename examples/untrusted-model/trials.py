@@ -227,8 +227,9 @@ class Example:
                       put("train.py", "model.py") +
                       [f"--get=model.npz:{model}"])
         good = trial.outcome == "ok" and os.path.exists(model)
-        self.add("train the model", "", plain(trial.output) if good else
-                 trial.why(), "trained" if good else "failed", trial)
+        text = plain(trial.output).partition(", ")[2]
+        self.add("train the model", "", text if good else trial.why(),
+                 "trained" if good else "failed", trial)
         if not good:
             return False
         say("  score the model ... ", "")
@@ -285,7 +286,7 @@ class Example:
         return verdict == "contained"
 
     def read_files(self):
-        say("  read the host's files ... ", "")
+        say("  read host files ... ", "")
         secret = os.urandom(16).hex()
         path = os.path.join(self.work, "canary-" + os.urandom(4).hex())
         with open(path, "w", encoding="ascii") as file:
@@ -297,13 +298,13 @@ class Example:
         everything = trial.output + json.dumps(trial.result).encode()
         clean = secret.encode() not in everything and intact
         return self.judge(
-            "read the host's files", secret.encode() in out,
+            "read host files", secret.encode() in out,
             "canary file read" if secret.encode() in out else plain(out),
             trial, clean,
             "canary in no output" if clean else "CANARY CAME OUT")
 
     def connect(self):
-        say("  open network connections ... ", "")
+        say("  open connections ... ", "")
         listener = Listener()
         self.control("connect", {"PORT": str(listener.port)})
         outside = listener.calls > 0
@@ -313,9 +314,9 @@ class Example:
         # A listener that died would see no calls either.
         alive = listener.answers()
         return self.judge(
-            "open network connections", outside and alive,
+            "open connections", outside and alive,
             "listener was called" if outside else "listener saw nothing",
-            trial, calls == 0, f"{calls} calls to the listener")
+            trial, calls == 0, f"listener: {calls} calls")
 
     def fill(self):
         say("  fill the disk ... ", "")
@@ -335,9 +336,9 @@ class Example:
         clean = (grown <= DISK_LIMIT + DISK_SLACK and not os.listdir(folder))
         return self.judge(
             "fill the disk", left == 0,
-            f"folder of {QUOTA // MIB} MiB full" if left == 0 else plain(out),
+            f"{QUOTA // MIB} MiB folder full" if left == 0 else plain(out),
             trial, clean,
-            f"host gave {grown / MIB:.0f} MiB, limit {DISK_LIMIT // MIB}")
+            f"host gave {grown / MIB:.0f} of {DISK_LIMIT // MIB} MiB")
 
     def fork(self):
         say("  fork without end ... ", "")
@@ -361,9 +362,10 @@ class Example:
             group.remove()
         return self.judge(
             "fork without end", outside,
-            f"cgroup full: {sampler.peak} tasks", trial,
+            f"cgroup full at {sampler.peak}" if outside else
+            f"only {sampler.peak} tasks", trial,
             trial.peak <= PIDS_SLACK,
-            f"{trial.peak} tasks on the host at most")
+            f"host saw {trial.peak} tasks")
 
     # ---- the table -----------------------------------------------------------
 
@@ -373,7 +375,7 @@ class Example:
         say(f"{verdict} ({trial.seconds:.1f} s)")
 
     def table(self):
-        head = ("trial", "outside, as a control", "inside a machine",
+        head = ("trial", "control, outside", "in the machine",
                 "verdict", "outcome", "time")
         lines = [head] + [
             (*row[:5], "" if row[5] is None else f"{row[5]:.1f} s")

@@ -13,24 +13,77 @@
 
 #include "base/num.h"
 
-#define HEX                                                                   \
-    "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
-#define PART(file) "{\"file\": \"" file "\", \"sha256\": \"" HEX "\", "        \
+#define HEX "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define PART(file)                                                             \
+    "{\"file\": \"" file "\", \"sha256\": \"" HEX "\", "                       \
     "\"bytes\": 4"
 
 /* A complete image.json whose parts have four bytes each. */
 static const char GOOD[] =
     "{\"schema\": \"microsbx.image/1\", \"name\": \"tiny\",\n"
-    " \"kernel\": " PART("kernel") ", \"release\": \"6.1.0-test\"},\n"
-    " \"initrd\": " PART("initrd") "},\n"
-    " \"rootfs\": " PART("rootfs.erofs") ", \"type\": \"erofs\"},\n"
-    " \"scratch\": " PART("scratch.ext4") ", \"type\": \"ext4\","
-    " \"data\": 4},\n"
-    " \"cmdline\": \"console=ttyS0 quiet\",\n"
-    " \"recipe\": {\"sha256\": \"" HEX "\"},\n"
-    " \"packages\": {\"file\": \"packages\", \"sha256\": \"" HEX "\"},\n"
-    " \"user\": \"sandbox\", \"workdir\": \"/home/sandbox\",\n"
-    " \"env\": {\"A\": \"1\", \"PATH_2\": \"x=y\"}}\n";
+    " \"kernel\": " PART(
+        "kernel") ", \"release\": \"6.1.0-test\"},\n"
+                  " \"initrd\": " PART(
+                      "initrd") "},\n"
+                                " \"rootfs\": " PART(
+                                    "rootfs.erofs") ", \"type\": \"erofs\"},\n"
+                                                    " \"scratch\": " PART(
+                                                        "scratch.ext4") ", "
+                                                                        "\"type"
+                                                                        "\": "
+                                                                        "\"ext4"
+                                                                        "\","
+                                                                        " \"dat"
+                                                                        "a\": "
+                                                                        "4},\n"
+                                                                        " \"cmd"
+                                                                        "line\""
+                                                                        ": "
+                                                                        "\"cons"
+                                                                        "ole="
+                                                                        "ttyS0 "
+                                                                        "quiet"
+                                                                        "\",\n"
+                                                                        " \"rec"
+                                                                        "ipe\":"
+                                                                        " {"
+                                                                        "\"sha2"
+                                                                        "56\": "
+                                                                        "\"" HEX
+                                                                        "\"},\n"
+                                                                        " \"pac"
+                                                                        "kages"
+                                                                        "\": "
+                                                                        "{\"fil"
+                                                                        "e\": "
+                                                                        "\"pack"
+                                                                        "ages\""
+                                                                        ", "
+                                                                        "\"sha2"
+                                                                        "56\": "
+                                                                        "\"" HEX
+                                                                        "\"},\n"
+                                                                        " \"use"
+                                                                        "r\": "
+                                                                        "\"sand"
+                                                                        "box\","
+                                                                        " \"wor"
+                                                                        "kdir\""
+                                                                        ": "
+                                                                        "\"/"
+                                                                        "home/"
+                                                                        "sandbo"
+                                                                        "x\",\n"
+                                                                        " \"env"
+                                                                        "\": "
+                                                                        "{\"A\""
+                                                                        ": "
+                                                                        "\"1\","
+                                                                        " \"PAT"
+                                                                        "H_2\":"
+                                                                        " \"x="
+                                                                        "y\"}}"
+                                                                        "\n";
 
 /* GOOD with the first `from` replaced; the caller frees it. */
 static char *changed(const char *from, const char *to)
@@ -40,7 +93,8 @@ static char *changed(const char *from, const char *to)
 
     ck_assert_msg(at != NULL, "the good text lacks %s", from);
     ck_assert_int_gt(asprintf(&text, "%.*s%s%s", (int)(at - GOOD), GOOD, to,
-                              at + strlen(from)), 0);
+                              at + strlen(from)),
+                     0);
     return text;
 }
 
@@ -49,8 +103,8 @@ START_TEST(test_good_image_is_read)
     char err[IMAGE_ERR_MAX];
     struct image image;
 
-    ck_assert_int_eq(image_parse(GOOD, strlen(GOOD), &image, err,
-                                 sizeof(err)), 0);
+    ck_assert_int_eq(image_parse(GOOD, strlen(GOOD), &image, err, sizeof(err)),
+                     0);
     ck_assert_str_eq(image.name, "tiny");
     ck_assert_str_eq(image.kernel.path, "kernel");
     ck_assert_str_eq(image.kernel.sha256, HEX);
@@ -144,8 +198,8 @@ START_TEST(test_bad_text_is_refused_with_its_reason)
     char err[IMAGE_ERR_MAX];
     struct image image = {.dir = NULL};
 
-    ck_assert_int_eq(image_parse(text, strlen(text), &image, err,
-                                 sizeof(err)), -EBADMSG);
+    ck_assert_int_eq(image_parse(text, strlen(text), &image, err, sizeof(err)),
+                     -EBADMSG);
     ck_assert_msg(strstr(err, BAD[_i].says) != NULL, "said: %s", err);
     ck_assert_ptr_null(strchr(err, '\n'));
     ck_assert_ptr_null(image.name); /* untouched */
@@ -167,14 +221,15 @@ END_TEST
 
 START_TEST(test_not_an_object)
 {
-    static const char *const TEXTS[] = {"", "[]", "7", "\"x\"", "null",
-                                        "\xff\xfe", "{}", "[[[[[["};
+    static const char *const TEXTS[] = {"",     "[]",       "7",  "\"x\"",
+                                        "null", "\xff\xfe", "{}", "[[[[[["};
     char err[IMAGE_ERR_MAX];
     struct image image;
 
     for (size_t i = 0; i < ARRAY_SIZE(TEXTS); i++)
-        ck_assert_int_eq(image_parse(TEXTS[i], strlen(TEXTS[i]), &image, err,
-                                     sizeof(err)), -EBADMSG);
+        ck_assert_int_eq(
+            image_parse(TEXTS[i], strlen(TEXTS[i]), &image, err, sizeof(err)),
+            -EBADMSG);
 }
 END_TEST
 
@@ -190,14 +245,15 @@ START_TEST(test_too_many_variables_and_bytes)
         (void)snprintf(env + strlen(env), sizeof(env) - strlen(env),
                        ", \"V%u\": \"\"", i);
     text = changed("{\"A\": \"1\"", env);
-    ck_assert_int_eq(image_parse(text, strlen(text), &image, err,
-                                 sizeof(err)), -EBADMSG);
+    ck_assert_int_eq(image_parse(text, strlen(text), &image, err, sizeof(err)),
+                     -EBADMSG);
     ck_assert_ptr_nonnull(strstr(err, "more than 64 variables"));
     free(text);
     ck_assert_ptr_nonnull(big);
     memset(big, ' ', IMAGE_JSON_MAX + 1);
-    ck_assert_int_eq(image_parse(big, IMAGE_JSON_MAX + 1, &image, err,
-                                 sizeof(err)), -EBADMSG);
+    ck_assert_int_eq(
+        image_parse(big, IMAGE_JSON_MAX + 1, &image, err, sizeof(err)),
+        -EBADMSG);
     ck_assert_ptr_nonnull(strstr(err, "larger than"));
     free(big);
 }
@@ -276,8 +332,8 @@ START_TEST(test_open_makes_paths_absolute)
     char want[512];
 
     ck_assert_int_eq(chdir("/tmp"), 0);
-    ck_assert_int_eq(image_open(folder + strlen("/tmp/"), &image, err,
-                                sizeof(err)), 0);
+    ck_assert_int_eq(
+        image_open(folder + strlen("/tmp/"), &image, err, sizeof(err)), 0);
     ck_assert_str_eq(image.dir, folder);
     in_folder(want, sizeof(want), "rootfs.erofs");
     ck_assert_str_eq(image.rootfs.path, want);
@@ -380,8 +436,8 @@ START_TEST(test_find_by_name_and_directory)
     ck_assert_int_eq(image_find(HEX HEX, &dir, err, sizeof(err)),
                      -ENAMETOOLONG);
     ck_assert_int_eq(chdir("/tmp"), 0);
-    ck_assert_int_eq(image_find(folder + strlen("/tmp/"), &dir, err,
-                                sizeof(err)), 0);
+    ck_assert_int_eq(
+        image_find(folder + strlen("/tmp/"), &dir, err, sizeof(err)), 0);
     ck_assert_str_eq(dir, folder);
     free(dir);
 }
