@@ -127,7 +127,7 @@ static void blk_run_chain(struct virtio_blk *blk, struct batch *batch)
         atomic_fetch_add_explicit(&blk->dev.violations, 1,
                                   memory_order_relaxed); /* a statistic */
     virtqueue_push(vq, blk->chain.head, r.written);
-    batch_add(blk, batch, r.data_in + r.data_out);
+    batch_add(blk, batch, r.cost);
 }
 
 static bool round_is_over(const struct batch *batch)

@@ -19,6 +19,9 @@
 #define SEGMENT_F_UNMAP 1u
 #define SEGMENTS_MAX VIRTIO_BLK_DISCARD_SEG_MAX
 
+/* A sync takes about as long as moving this much. */
+#define SYNC_COST ((uint64_t)4 << 20)
+
 /* One checked segment, in bytes. */
 struct segment {
     uint64_t offset;
@@ -67,6 +70,13 @@ static bool sectors_to_bytes(const struct block_backend *b, uint64_t sector,
     *ret_offset = sector * VIRTIO_BLK_SECTOR_SIZE;
     *ret_len = sectors * VIRTIO_BLK_SECTOR_SIZE;
     return true;
+}
+
+static int run_sync(const struct virtio_blk_target *t,
+                    struct virtio_blk_request *r)
+{
+    r->cost += SYNC_COST;
+    return t->backend->ops->flush(t->backend);
 }
 
 /* The data of an IN or OUT: one direction, whole sectors, on the disk. */
@@ -119,7 +129,7 @@ static uint8_t run_out(const struct virtio_blk_target *t,
     ret = b->ops->pwritev(b, iov, (unsigned)n, offset, r->data_out);
     /* A driver that knows no FLUSH relies on every write (5.2.6.2). */
     if (ret == 0 && !(t->features & VIRTIO_BLK_F_FLUSH))
-        ret = b->ops->flush(b);
+        ret = run_sync(t, r);
     return status_of(ret);
 }
 
@@ -129,7 +139,7 @@ static uint8_t run_flush(const struct virtio_blk_target *t,
     /* A flush carries no data either way (5.2.6). */
     if (r->data_in != 0 || r->data_out != 0)
         return refuse(r);
-    return status_of(t->backend->ops->flush(t->backend));
+    return status_of(run_sync(t, r));
 }
 
 static uint8_t run_get_id(const struct virtio_blk_target *t,
@@ -168,11 +178,12 @@ static uint8_t parse_segment(const struct virtio_blk_target *t,
 }
 
 static uint8_t run_segment(const struct virtio_blk_target *t,
-                           const struct virtio_blk_request *r,
+                           struct virtio_blk_request *r,
                            const struct segment *s)
 {
     struct block_backend *b = t->backend;
 
+    r->cost += s->len;
     if (r->type == VIRTIO_BLK_T_DISCARD)
         return status_of(b->ops->discard(b, s->offset, s->len));
     return status_of(b->ops->write_zeroes(b, s->offset, s->len, s->unmap));
@@ -201,7 +212,7 @@ static uint8_t run_segments(const struct virtio_blk_target *t,
     for (uint64_t i = 0; i < count && status == VIRTIO_BLK_S_OK; i++)
         status = run_segment(t, r, &segments[i]);
     if (status == VIRTIO_BLK_S_OK && !(t->features & VIRTIO_BLK_F_FLUSH))
-        status = status_of(t->backend->ops->flush(t->backend));
+        status = status_of(run_sync(t, r));
     return status;
 }
 
@@ -233,8 +244,10 @@ void virtio_blk_request_run(const struct virtio_blk_target *target,
 {
     uint8_t status = VIRTIO_BLK_S_IOERR;
 
+    request->cost = 0;
     if (!request->malformed)
         status = run_type(target, request);
+    request->cost += request->data_in + request->data_out;
     /* A successful request has filled its data up to the status byte. */
     if (request->data_in == 0)
         request->written = 1;

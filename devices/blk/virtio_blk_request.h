@@ -51,6 +51,11 @@ struct virtio_blk_request {
     uint64_t data_out; /* readable bytes behind the header */
     bool malformed;    /* the guest's fault, to be counted */
     uint32_t written;  /* for the used ring */
+    /*
+     * What it cost the device thread, in bytes: data moved, ranges discarded
+     * or zeroed (16 bytes can name a GiB), and a price for each sync.
+     */
+    uint64_t cost;
 };
 
 /*
@@ -61,7 +66,7 @@ bool virtio_blk_request_parse(const struct desc_chain *chain,
                               struct virtio_blk_request *ret_request)
     __attribute__((warn_unused_result));
 
-/* Runs a parsed request and writes its status; fills malformed and written. */
+/* Runs a parsed request and writes its status; fills malformed, written, cost. */
 void virtio_blk_request_run(const struct virtio_blk_target *target,
                             struct virtio_blk_request *request);
 

@@ -39,7 +39,7 @@ START_TEST(test_config)
         {0, 8, DISK_SECTORS, false}, {8, 4, 256u << 10, false},
         {12, 4, 254, false},         {16, 4, 0, false},
         {20, 4, 512, false},         {24, 8, 0, false},
-        {32, 4, 0, false},           {36, 4, 1u << 21, true},
+        {32, 4, 0, false},           {36, 4, 1u << 17, true},
         {40, 4, 16, true},           {44, 4, 128, true},
         {48, 4, 1u << 17, true},     {52, 4, 1, true},
         {56, 1, 1, true},            {57, 1, 0, false},

@@ -252,6 +252,51 @@ START_TEST(test_rounds)
 }
 END_TEST
 
+/*
+ * Requests that name much in few bytes, and syncs, count for what they cost:
+ * a guest cannot fill a round with hours of work.
+ */
+START_TEST(test_rounds_by_cost)
+{
+    static const struct {
+        uint32_t type;
+        unsigned requests, first_round;
+    } rows[] = {
+        {VIRTIO_BLK_T_FLUSH, 10, 4},
+        {VIRTIO_BLK_T_DISCARD, 200, 128}, /* 16 MiB by 128 KiB */
+        {VIRTIO_BLK_T_WRITE_ZEROES, 200, 128},
+    };
+    uint32_t type = rows[_i].type;
+    struct fake_buf bufs[3];
+    unsigned due = 0, count = 0, done;
+    struct rig r;
+    uint8_t *segment;
+
+    rig_init(&r, false, ALL_FEATURES);
+    r.d.mmio.notify_later = notify_later;
+    r.d.mmio.notify_later_ctx = &due;
+    segment = rig_ptr(&r, r.data, 16);
+    memset(segment, 0, 16);
+    num_put_le32(segment + 8, DISK_SIZE / SECTOR);
+    rig_put_header(&r, type, 0);
+    bufs[count++] = (struct fake_buf){r.header, 16, false};
+    if (type != VIRTIO_BLK_T_FLUSH)
+        bufs[count++] = (struct fake_buf){r.data, 16, false};
+    bufs[count++] = (struct fake_buf){r.status, 1, true};
+    for (unsigned i = 0; i < rows[_i].requests; i++)
+        ck_assert_int_ge(fake_queue_add_indirect(&r.d.queues[0], bufs, count),
+                         0);
+    fake_driver_kick(&r.d, 0);
+    done = collect_all(&r);
+    ck_assert_uint_eq(done, rows[_i].first_round);
+    while (next_round(&r, &due))
+        done += collect_all(&r);
+    ck_assert_uint_eq(done, rows[_i].requests);
+    ck_assert_uint_eq(*(uint8_t *)rig_ptr(&r, r.status, 1), VIRTIO_BLK_S_OK);
+    rig_fini(&r);
+}
+END_TEST
+
 /* ---- hostility ---------------------------------------------------------- */
 
 #define HOSTILE_REQUESTS 1000000u
@@ -431,6 +476,7 @@ int main(void)
     tcase_add_loop_test(tc, test_batch, 0, 6);
     tcase_add_loop_test(tc, test_no_interrupts, 0, 2);
     tcase_add_test(tc, test_rounds);
+    tcase_add_loop_test(tc, test_rounds_by_cost, 0, 3);
     tcase_add_test(tc, test_million_hostile_requests);
     tcase_add_test(tc, test_reset_at_any_time);
     suite_add_tcase(s, tc);
