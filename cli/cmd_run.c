@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -208,6 +209,7 @@ static void show_console(const struct trial_result *r)
 static void report(const struct run *run)
 {
     const struct trial_result *r = &run->result;
+    uint64_t dropped = r->out.dropped + r->err.dropped;
 
     if (failure_is_set(&r->failure))
         cli_fail(run->verb, &r->failure);
@@ -217,11 +219,11 @@ static void report(const struct run *run)
                 outcome_name(r->outcome.kind), r->outcome.cause ? ": " : "",
                 r->outcome.cause ? r->outcome.cause : "",
                 r->outcome.by_host ? "host" : "guest");
-    if (r->out.dropped + r->err.dropped > 0)
+    if (dropped > 0)
         fprintf(stderr,
                 "microsbx run: output beyond --output-limit was dropped "
-                "(%llu bytes)\n",
-                (unsigned long long)(r->out.dropped + r->err.dropped));
+                "(%" PRIu64 " bytes)\n",
+                dropped);
     if (r->outcome.kind == OUTCOME_INFRA_NEVER_RAN ||
         r->outcome.kind == OUTCOME_GUEST_PANIC)
         show_console(r);
