@@ -94,8 +94,11 @@ static int add_value(struct options *o, const struct option_spec *spec,
 
 static int fail_no_value(const struct option_spec *spec, struct failure *f)
 {
-    failure_set(f, "usage", spec->name, NULL, "option --%s needs a value: %s",
-                spec->name, spec->arg);
+    char remedy[160];
+
+    snprintf(remedy, sizeof(remedy), "write it --%s %s", spec->name, spec->arg);
+    failure_set(f, "usage", spec->name, remedy,
+                "option --%s needs a value: %s", spec->name, spec->arg);
     return -EINVAL;
 }
 

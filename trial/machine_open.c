@@ -420,7 +420,10 @@ static int open_image(struct machine *m, const char *name, struct failure *f)
     if (ret == 0)
         ret = image_open(dir, &m->image, err, sizeof(err));
     if (ret != 0)
-        failure_set(f, "image", name, NULL, "%s", err);
+        failure_set(f, "image", name,
+                    "microsbx image ls lists images; microsbx image build "
+                    "makes one",
+                    "%s", err);
     else
         m->has_image = true;
     free(dir);

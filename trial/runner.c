@@ -21,6 +21,8 @@
 #define STATS_EVERY_NS (200 * MS)
 /* A monitor that has been told to stop does so at once; this is generous. */
 #define STOP_TIMEOUT_NS (10000 * MS)
+/* One that is gone has only its memory to give back. */
+#define REAP_TIMEOUT_MS 5000
 /* Bytes of an overlay's cluster; the agent keeps a 32nd of the limit back. */
 #define CLUSTER_SIZE 65536u
 #define DISK_FULL_PART 16u
@@ -138,26 +140,38 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     r->phase = RUNNER_OVER;
 }
 
+/* What a monitor's end is called when the monitor is to blame. */
+static const char *fault_cause(const struct monitor_end *end)
+{
+    if (end->lied)
+        return "monitor_lied";
+    if (end->killed_here)
+        return "monitor_hung";
+    if (end->exited)
+        return "monitor_exited";
+    return end->signal == SIGSYS ? "monitor_seccomp" : "monitor_crashed";
+}
+
 /* It ended without a word: what the host saw decides. */
 static void on_monitor_gone(struct runner *r)
 {
-    struct monitor_end end = monitor_finish(r->monitor, 2000);
+    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
     char how[64];
 
     r->machine_ended = true;
     monitor_end_describe(&end, how, sizeof(how));
     runner_event(r, "monitor_gone", how);
     r->phase = RUNNER_OVER;
-    if (!end.exited && end.signal == SIGKILL) {
+    /* Not one that spoke nonsense, nor one that only we could end. */
+    if (!end.exited && end.signal == SIGKILL && !end.lied &&
+        !end.killed_here) {
         runner_fail(r, "monitor_killed", "microsbx-vmm",
                     "look whether the host ran out of memory",
                     "the monitor was killed from outside (SIGKILL)");
         return;
     }
     r->facts->monitor_fault = true;
-    r->facts->cause = end.exited ? "monitor_exited"
-                      : end.signal == SIGSYS ? "monitor_seccomp"
-                                             : "monitor_crashed";
+    r->facts->cause = fault_cause(&end);
     failure_set(&r->result->failure, r->facts->cause, "microsbx-vmm",
                 "keep the evidence: a guest may have attacked the monitor",
                 "the monitor died: %s (%s)", monitor_reason(r->monitor), how);
@@ -184,6 +198,15 @@ static void on_stats(struct runner *r, const struct monitor_stats *stats)
     for (uint32_t i = 0; i < stats->disk_count; i++) {
         if (disk_is_full(r, stats, i))
             r->result->hit_disk = true;
+        /* Refused, but not by a limit: the workload saw I/O errors. */
+        if (stats->disks[i].no_space > 0 && !stats->disks[i].limit_hit)
+            runner_fail(r, "host_disk_full",
+                        i < VM_DISKS_MAX && r->machine->disk_paths[i]
+                            ? r->machine->disk_paths[i]
+                            : "disk",
+                        "make room where TMPDIR points (or where the rw disk "
+                        "lies), or use --overlay memory",
+                        "this host had no room left for what the guest wrote");
     }
     if (r->phase != RUNNER_EXEC)
         return;
@@ -312,6 +335,25 @@ static void on_agent_lost(struct runner *r)
     r->phase = RUNNER_OVER;
 }
 
+/* A guest must not hold the host by a file that never comes or goes. */
+static void on_file_timeout(struct runner *r)
+{
+    const struct trial_file *file = &r->spec->files[r->file_index];
+
+    if (r->phase == RUNNER_PUT) {
+        runner_fail(r, "put_failed", file->src, "try a smaller file",
+                    "cannot put %s to %s: the guest did not take it within "
+                    "%llu s",
+                    file->src, file->dst, RUNNER_FILE_NS / (1000 * MS));
+        return;
+    }
+    r->facts->timed_out = true;
+    r->facts->cause = "files";
+    r->result->hit_timeout = true;
+    runner_event(r, "limit", "files");
+    r->phase = RUNNER_OVER;
+}
+
 static void on_clock(struct runner *r, uint64_t now)
 {
     if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
@@ -325,6 +367,8 @@ static void on_clock(struct runner *r, uint64_t now)
         r->result->hit_timeout = true;
         runner_event(r, "limit", "timeout");
         r->phase = RUNNER_OVER;
+    } else if (r->file_deadline_ns != 0 && now >= r->file_deadline_ns) {
+        on_file_timeout(r);
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
         on_agent_lost(r);
     }
@@ -346,6 +390,8 @@ static int next_timeout(const struct runner *r, uint64_t now)
         due = r->link.retry_ns;
     if (r->deadline_ns != 0 && r->deadline_ns < due)
         due = r->deadline_ns;
+    if (r->file_deadline_ns != 0 && r->file_deadline_ns < due)
+        due = r->file_deadline_ns;
     if (r->stats_at_ns != 0 && r->stats_at_ns < due)
         due = r->stats_at_ns;
     if (r->verdict_at_ns != 0 && r->verdict_at_ns < due)
@@ -449,16 +495,29 @@ static void loop_until_over(struct runner *r)
     }
 }
 
+/* A word of farewell does not excuse a monitor that then crashes. */
+static void reap_monitor(struct runner *r)
+{
+    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
+
+    if (!r->result->has_stats || end.exited || end.signal == SIGKILL)
+        return;
+    r->facts->monitor_fault = true;
+    r->facts->cause = fault_cause(&end);
+}
+
 /* Stops the vCPUs first; then takes what the guest had sent by then. */
 static void stop_machine(struct runner *r)
 {
     uint64_t deadline = io_now_ns() + STOP_TIMEOUT_NS;
+    bool told = false;
 
-    if (!r->machine_ended)
-        monitor_stop(r->monitor);
     while (!r->machine_ended) {
         struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
 
+        /* A busy one has no room for the word yet: say it again. */
+        if (!told)
+            told = monitor_stop(r->monitor) != -EAGAIN;
         if (io_now_ns() >= deadline) {
             r->facts->monitor_fault = true;
             r->facts->cause = "monitor_hung";
@@ -471,7 +530,7 @@ static void stop_machine(struct runner *r)
         runner_agent_process(r, POLLIN);
     if (r->result->has_stats)
         on_stats(r, &r->result->stats);
-    monitor_finish(r->monitor, 2000);
+    reap_monitor(r);
 }
 
 /* What the workload wrote reaches the user, however slow the reader is. */

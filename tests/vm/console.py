@@ -91,7 +91,7 @@ class Console:
 def shell(command):
     c = Console(command)
     say("boot puts the terminal into raw mode", c.wait_raw())
-    say("a shell opens", c.wait_for(rb"# $"), c.seen)
+    say("a shell opens", c.wait_for(rb"[~/] # "), c.seen)
     c.type(b"stty size\r")
     say("the window's size reaches the guest", c.wait_for(rb"40 100"), c.seen)
     c.type(b"echo term:$TERM $((40 + 2))\r")

@@ -27,6 +27,8 @@ image=base kernel=$minimal # what trial() starts; no kernel: the image's own
 status='' json=''          # of the last trial
 failed=0
 
+skip() { printf 'skip - %s: %s\n' "$1" "$2"; }
+
 ok() { printf 'ok - %s\n' "$1"; }
 
 not_ok() {
@@ -49,7 +51,8 @@ contains() {
     shift 2
     for part in "$@"; do
         if [[ $text != *"$part"* ]]; then
-            not_ok "$name" "no '$part' in '${text: -600}'"
+            [ ${#text} -lt 600 ] || text=...${text: -600}
+            not_ok "$name" "no '$part' in '$text'"
             return
         fi
     done
