@@ -3,6 +3,7 @@
 #include "base/msg.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -85,12 +86,21 @@ int msg_receive(int sock, struct msg *ret_msg)
                        .msg_iovlen = 2,
                        .msg_control = control.bytes,
                        .msg_controllen = sizeof(control.bytes)};
+    bool reset = false;
     ssize_t n;
 
     ret_msg->fd_count = 0;
     ret_msg->len = 0;
+    /*
+     * A peer that closed without having read all of ours leaves one
+     * ECONNRESET, in front of its last messages: they are asked for again.
+     */
     do {
         n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
+        if (n < 0 && errno == ECONNRESET && !reset) {
+            reset = true;
+            errno = EINTR;
+        }
     } while (n < 0 && errno == EINTR);
     if (n < 0)
         return errno == ECONNRESET ? 0 : -errno;

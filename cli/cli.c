@@ -53,6 +53,7 @@ int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
         sigaddset(&set, SIGWINCH);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of a write */
     signal(SIGTTOU, SIG_IGN);
     fd = signalfd(-1, &set, SFD_CLOEXEC);
     if (fd < 0) {

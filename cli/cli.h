@@ -43,7 +43,7 @@ int cli_fail(const struct verb *verb, const struct failure *failure);
 /*
  * Turns SIGINT, SIGTERM and SIGHUP (and SIGWINCH, if asked for) into reads of
  * a descriptor, and ignores what would end or stop this process in passing
- * (SIGPIPE, SIGTTOU). 0, or a negative errno with *f filled.
+ * (SIGPIPE, SIGTTOU, SIGXFSZ). 0, or a negative errno with *f filled.
  */
 int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
     __attribute__((warn_unused_result));

@@ -229,7 +229,8 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
         return ret;
     }
     if (m->msg.type == MONITOR_READY && m->msg.len == 0)
-        return 0;
+        /* From here on it may stop reading and must not stop us. */
+        return io_set_nonblock(m->sock);
     if (m->msg.type == MONITOR_ERROR &&
         monitor_error_decode(m->msg.payload, m->msg.len, &error) == 0) {
         fail_refused(&error, names, f);
@@ -328,9 +329,10 @@ static int decode_event(const struct msg *msg, struct monitor_event *e)
 }
 
 static void set_gone(struct monitor *m, struct monitor_event *e,
-                     const char *reason)
+                     const char *reason, bool lied)
 {
     m->ended = true;
+    m->end.lied = lied;
     e->kind = MONITOR_EVENT_GONE;
     snprintf(m->reason, sizeof(m->reason), "%s", reason);
 }
@@ -344,16 +346,19 @@ void monitor_receive(struct monitor *m, struct monitor_event *ret_event)
     if (m->ended || poll(&p, 1, 0) <= 0)
         return;
     ret = msg_receive(m->sock, &m->msg);
+    if (ret == -EAGAIN)
+        return;
     if (ret <= 0) {
         set_gone(m, ret_event,
                  ret == 0 ? "it closed its socket"
-                          : "it sent a malformed message");
+                          : "it sent a malformed message",
+                 ret != 0);
         return;
     }
     msg_close_fds(&m->msg);
     if (decode_event(&m->msg, ret_event) != 0) {
         memset(ret_event, 0, sizeof(*ret_event));
-        set_gone(m, ret_event, "it sent a message that cannot be read");
+        set_gone(m, ret_event, "it sent a message that cannot be read", true);
     } else if (ret_event->kind == MONITOR_EVENT_EXIT) {
         m->ended = true;
     }
@@ -391,6 +396,7 @@ struct monitor_end monitor_finish(struct monitor *m, int timeout_ms)
     while (!try_reap(m, WNOHANG)) {
         if (io_now_ns() >= deadline) {
             kill(m->pid, SIGKILL);
+            m->end.killed_here = true;
             try_reap(m, 0);
             break;
         }

@@ -42,6 +42,8 @@ struct monitor_end {
     bool exited;     /* else it was killed by signal */
     int exit_status;
     int signal;
+    bool killed_here; /* monitor_finish waited in vain and killed it */
+    bool lied;        /* it had sent a message that cannot be read */
 };
 
 /*
@@ -70,7 +72,10 @@ int monitor_probe(struct monitor *m, int kvm_fd,
                   struct monitor_probe *ret_probe, struct failure *f)
     __attribute__((warn_unused_result));
 
-/* Messages; 0 or a negative errno (-EPIPE: it is gone, an event will say). */
+/*
+ * Messages; 0 or a negative errno (-EPIPE: it is gone, an event will say).
+ * Once it is built they never wait: -EAGAIN if it does not read them.
+ */
 int monitor_start(struct monitor *m) __attribute__((warn_unused_result));
 int monitor_stop(struct monitor *m);
 int monitor_request_stats(struct monitor *m);

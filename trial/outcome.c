@@ -29,7 +29,8 @@ static struct outcome by_limit(const struct outcome_facts *f)
 
 struct outcome outcome_decide(const struct outcome_facts *f)
 {
-    if (f->monitor_fault && f->guest_ran)
+    /* guest_ran is the monitor's own word: not needed against itself. */
+    if (f->monitor_fault && (f->guest_ran || f->workload_may_run))
         return host(OUTCOME_MONITOR_FAULT, f->cause);
     if (f->cancelled && (!f->workload_may_run || !f->host_failed))
         return host(OUTCOME_CANCELLED, f->cause);

@@ -17,6 +17,9 @@
 #include "trial/output.h"
 #include "trial/trial.h"
 
+/* How long one file may take on its way into the guest or out of it. */
+#define RUNNER_FILE_NS 120000000000ull
+
 enum runner_phase {
     RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
     RUNNER_PUT,
@@ -41,6 +44,7 @@ struct runner {
     size_t file_index;  /* of spec->files: the one in progress, or next */
     uint32_t file_id;
     int file_fd;        /* its local file, or -1 */
+    uint64_t file_deadline_ns; /* of the file in progress; 0: none */
     struct digest *file_digest;
     int console_fd;     /* our end; -1 */
     uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */

@@ -32,6 +32,7 @@ static void finish_file(struct runner *r, int error, bool error_here,
     r->file_digest = NULL;
     io_close(&r->file_fd);
     r->file_id = 0;
+    r->file_deadline_ns = 0;
     r->file_index++;
 }
 
@@ -97,8 +98,10 @@ static bool start_file(struct runner *r)
         ret = r->file_digest ? file->get ? start_get(r, file)
                                          : start_put(r, file)
                              : -ENOMEM;
-        if (ret == 0)
+        if (ret == 0) {
+            r->file_deadline_ns = io_now_ns() + RUNNER_FILE_NS;
             return true;
+        }
         finish_file(r, -ret, true, 0);
         if (!file->get)
             fail_put(r, file, -ret, true);
@@ -300,6 +303,15 @@ static void on_file_bytes(void *arg, uint32_t id, const void *bytes,
         digest_update(r->file_digest, bytes, len);
 }
 
+/* Half a file would look like a whole one. Devices and such stay. */
+static void remove_partial(const char *path)
+{
+    struct stat st;
+
+    if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
+        unlink(path);
+}
+
 static void on_file_done(void *arg, uint32_t id,
                          const struct proto_file_done *done, int local_err)
 {
@@ -316,7 +328,7 @@ static void on_file_done(void *arg, uint32_t id,
         return;
     }
     if (error != 0)
-        unlink(file->dst); /* half a file would look like a whole one */
+        remove_partial(file->dst);
     next_step(r);
 }
 

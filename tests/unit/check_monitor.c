@@ -23,6 +23,7 @@
 #include "base/io.h"
 #include "base/msg.h"
 #include "trial/monitor.h"
+#include "trial/trial.h"
 
 #define SOCK MONITOR_SOCKET_FD
 #define WAIT_MS 20000
@@ -165,8 +166,28 @@ static void play_run(const char *mode)
         send_exit(0);
     } else if (!strcmp(mode, "run crash"))
         raise(SIGSEGV);
+    else if (!strcmp(mode, "run deaf"))
+        pause();
     else if (!strcmp(mode, "run leave"))
         _exit(3);
+}
+
+/* How a monitor's last moments look to a trial. */
+static void play_trial(const char *mode)
+{
+    uint8_t now[8] = {0};
+
+    send_message(MONITOR_RUNNING, now, sizeof(now));
+    if (strstr(mode, "lie"))
+        send_packet("x", 1);
+    if (strstr(mode, "exit"))
+        send_exit(0);
+    if (strstr(mode, "kill"))
+        raise(SIGKILL);
+    if (strstr(mode, "crash"))
+        raise(SIGSEGV);
+    close(SOCK);
+    pause();
 }
 
 static void __attribute__((noreturn)) play(void)
@@ -180,11 +201,13 @@ static void __attribute__((noreturn)) play(void)
     signal(SIGABRT, SIG_DFL);
     read_mode(mode, sizeof(mode));
     while (msg_receive(SOCK, &m) == 1) {
+        msg_close_fds(&m); /* before the answer: a test counts them */
         if (m.type == MONITOR_CONFIG || m.type == MONITOR_PROBE)
             play_build(mode);
+        else if (m.type == MONITOR_START && !strncmp(mode, "trial", 5))
+            play_trial(mode);
         else if (m.type == MONITOR_START)
             play_run(mode);
-        msg_close_fds(&m);
     }
     if (!strcmp(mode, "hang"))
         for (;;)
@@ -381,7 +404,27 @@ START_TEST(test_hang)
     end = monitor_finish(monitor, 200);
     ck_assert(!end.exited);
     ck_assert_int_eq(end.signal, SIGKILL);
+    ck_assert(end.killed_here && !end.lied);
     ck_assert_uint_lt(io_now_ns() - began, 10000000000u);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* One that does not read: nothing that is sent to it ever waits. */
+START_TEST(test_deaf)
+{
+    int ret = 0;
+
+    ck_assert_int_eq(build("run deaf"), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    alarm(WAIT_MS / 1000);
+    for (unsigned i = 0; i < 1000000 && ret == 0; i++)
+        ret = monitor_dial_reply(monitor, i, -1);
+    alarm(0);
+    ck_assert_int_eq(ret, -EAGAIN);
+    ck_assert_int_eq(monitor_stop(monitor), -EAGAIN);
+    ck_assert_int_eq(monitor_request_stats(monitor), -EAGAIN);
+    ck_assert(monitor_finish(monitor, 0).killed_here);
     monitor_free(monitor);
 }
 END_TEST
@@ -396,6 +439,48 @@ START_TEST(test_gone_before)
     ck_assert_int_eq(monitor_dial_reply(monitor, 1, -1), -EPIPE);
     monitor_free(monitor);
     monitor_free(NULL);
+}
+END_TEST
+
+/*
+ * Only a plain SIGKILL may be the host's doing (out of memory): one that spoke
+ * nonsense, had to be killed by us, or crashed after its farewell is to blame.
+ */
+static const struct {
+    const char *mode;
+    enum outcome_kind kind;
+    const char *cause;
+} trials[] = {
+    {"trial kill", OUTCOME_INFRA_NEVER_RAN, "monitor_killed"},
+    {"trial lie kill", OUTCOME_MONITOR_FAULT, "monitor_lied"},
+    {"trial lie hang", OUTCOME_MONITOR_FAULT, "monitor_lied"},
+    {"trial hang", OUTCOME_MONITOR_FAULT, "monitor_hung"},
+    {"trial exit crash", OUTCOME_MONITOR_FAULT, "monitor_crashed"},
+};
+
+START_TEST(test_trial_blames)
+{
+    static struct trial_result result;
+    static const char *const argv[] = {"true", NULL};
+    static char kernel[] = "the kernel";
+    static struct machine machine;
+    struct trial_spec spec = {.argv = argv, .stdin_fd = -1,
+                              .ready_ms = WAIT_MS, .signal_fd = -1,
+                              .out = {.fd = -1}, .err = {.fd = -1}};
+
+    set_mode(trials[_i].mode);
+    vm_config_init(&machine.config);
+    machine.kernel_path = kernel;
+    machine.guest_cid = 3;
+    machine.config.memory_bytes = 64u << 20;
+    machine.config.cpu_count = 1;
+    machine.config.kvm_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    machine.config.kernel_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    trial_run(&spec, &machine, &result);
+    ck_assert_str_eq(outcome_name(result.outcome.kind),
+                     outcome_name(trials[_i].kind));
+    ck_assert(result.outcome.by_host);
+    ck_assert_str_eq(result.outcome.cause, trials[_i].cause);
 }
 END_TEST
 
@@ -532,6 +617,9 @@ int main(int argc, char **argv)
     tcase_add_loop_test(t, test_ends, 0,
                         (int)(sizeof(ends) / sizeof(ends[0])));
     tcase_add_test(t, test_hang);
+    tcase_add_test(t, test_deaf);
+    tcase_add_loop_test(t, test_trial_blames, 0,
+                        (int)(sizeof(trials) / sizeof(trials[0])));
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,
                         (int)(sizeof(probes) / sizeof(probes[0])));

@@ -40,7 +40,8 @@ static enum outcome_kind first_that_applies(const struct outcome_facts *f)
         bool applies;
         enum outcome_kind kind;
     } list[] = {
-        {f->monitor_fault && f->guest_ran, OUTCOME_MONITOR_FAULT},
+        {f->monitor_fault && (f->guest_ran || f->workload_may_run),
+         OUTCOME_MONITOR_FAULT},
         {f->host_failed && f->workload_may_run, OUTCOME_INFRA_UNKNOWN},
         {f->cancelled, OUTCOME_CANCELLED},
         {!f->workload_may_run, OUTCOME_INFRA_NEVER_RAN},
@@ -108,7 +109,7 @@ START_TEST(test_dead_is_never_ok)
 {
     for (unsigned bits = 0; bits < COMBINATIONS; bits++) {
         struct outcome_facts f = facts_of(bits, LIMIT_NONE);
-        bool dead = f.monitor_fault && f.guest_ran;
+        bool dead = f.monitor_fault && (f.guest_ran || f.workload_may_run);
 
         dead = dead || f.host_failed || f.guest_panic || f.guest_halt ||
                f.protocol_broken || !f.has_status || !f.workload_may_run;

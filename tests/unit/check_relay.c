@@ -93,6 +93,9 @@ START_TEST(test_never_blocks)
         capacity++;
     }
     ck_assert_uint_gt(capacity, 10);
+    /* Nor does one that has filled up since the caller's poll. */
+    relay_add(&relay, bytes, sizeof(bytes));
+    ck_assert_int_eq(relay_write(&relay), 0);
 }
 END_TEST
 
