@@ -29,6 +29,20 @@ static int ignore_signals(void)
     return 0;
 }
 
+/*
+ * All that the hard limit allows: a guest's connections cost a descriptor each
+ * (VSOCK_CONNS_MAX), and a message whose descriptor finds no room is lost.
+ */
+static int raise_descriptor_limit(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        return -errno;
+    files.rlim_cur = files.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? -errno : 0;
+}
+
 int process_confine(void)
 {
     const struct rlimit no_core = {0};
@@ -43,5 +57,7 @@ int process_confine(void)
         return -errno;
     /* One heap for all threads: an arena each would cost more than we use. */
     (void)mallopt(M_ARENA_MAX, 1);
+    if (raise_descriptor_limit() < 0)
+        return -errno;
     return ignore_signals();
 }

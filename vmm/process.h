@@ -2,7 +2,8 @@
 /*
  * What the monitor makes of its own process before it reads its first message:
  * dies with the harness, leaves no core, cannot be traced, holds no descriptor
- * it was not given, and keeps its heap in one small arena.
+ * it was not given and may be given as many as the hard limit allows, and
+ * keeps its heap in one small arena.
  */
 #ifndef MICROSBX_VMM_PROCESS_H
 #define MICROSBX_VMM_PROCESS_H
