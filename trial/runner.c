@@ -343,8 +343,9 @@ static void on_file_timeout(struct runner *r)
     if (r->phase == RUNNER_PUT) {
         runner_fail(r, "put_failed", file->src, "try a smaller file",
                     "cannot put %s to %s: the guest did not take it within "
-                    "%llu s",
-                    file->src, file->dst, RUNNER_FILE_NS / (1000 * MS));
+                    "%llu ms",
+                    file->src, file->dst,
+                    (unsigned long long)runner_file_ms(r));
         return;
     }
     r->facts->timed_out = true;
@@ -639,6 +640,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     if (prepare(&r) == 0) {
         loop_until_over(&r);
         stop_machine(&r);
+        runner_drop_file(&r);
         drain_output(&r);
     }
     if (r.out.digest && r.err.digest) {

@@ -17,8 +17,8 @@
 #include "trial/output.h"
 #include "trial/trial.h"
 
-/* How long one file may take on its way into the guest or out of it. */
-#define RUNNER_FILE_NS 120000000000ull
+/* How long one file may take on its way, unless the specification says. */
+#define RUNNER_FILE_MS 120000u
 
 enum runner_phase {
     RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
@@ -72,6 +72,10 @@ void runner_agent_process(struct runner *r, short revents);
 void runner_stdin(struct runner *r);
 /* True if stdin should be polled. */
 bool runner_stdin_wanted(const struct runner *r);
+/* Milliseconds one file may take into the guest or out of it. */
+uint64_t runner_file_ms(const struct runner *r);
+/* The guest is over: a file that was still on its way out is removed. */
+void runner_drop_file(struct runner *r);
 /* Credit for output that has been written. */
 void runner_consumed(struct runner *r, uint32_t stream, size_t bytes);
 

@@ -86,6 +86,11 @@ static const struct trial_file *next_file(struct runner *r)
                : NULL;
 }
 
+uint64_t runner_file_ms(const struct runner *r)
+{
+    return r->spec->file_ms > 0 ? r->spec->file_ms : RUNNER_FILE_MS;
+}
+
 /* Starts files until one is on its way; true if one is. */
 static bool start_file(struct runner *r)
 {
@@ -99,7 +104,7 @@ static bool start_file(struct runner *r)
                                          : start_put(r, file)
                              : -ENOMEM;
         if (ret == 0) {
-            r->file_deadline_ns = io_now_ns() + RUNNER_FILE_NS;
+            r->file_deadline_ns = io_now_ns() + runner_file_ms(r) * 1000000u;
             return true;
         }
         finish_file(r, -ret, true, 0);
@@ -310,6 +315,13 @@ static void remove_partial(const char *path)
 
     if (lstat(path, &st) == 0 && S_ISREG(st.st_mode))
         unlink(path);
+}
+
+void runner_drop_file(struct runner *r)
+{
+    if (r->file_id != 0 && r->file_index < r->spec->file_count &&
+        r->spec->files[r->file_index].get)
+        remove_partial(r->spec->files[r->file_index].dst);
 }
 
 static void on_file_done(void *arg, uint32_t id,

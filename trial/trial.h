@@ -52,6 +52,7 @@ struct trial_spec {
     uint16_t tty_rows, tty_columns;
     uint64_t timeout_ms;  /* of the workload, by the host's clock */
     uint64_t ready_ms;    /* boot to the agent's hello */
+    uint64_t file_ms;     /* of one file in or out; 0: two minutes */
     uint64_t cpu_time_ms; /* of all vCPUs; 0: no limit */
     uint64_t output_limit; /* bytes a stream */
     uint32_t pids_limit;

@@ -172,6 +172,63 @@ static void play_run(const char *mode)
         _exit(3);
 }
 
+/* Runs every command at once and never moves a file. */
+static void play_agent(int fd)
+{
+    static uint8_t out[PROTO_FRAME_MAX];
+    static struct proto_inbox in;
+    struct proto_hello hello = {.version = PROTO_VERSION};
+    struct proto_exec_exit status = {0};
+    struct proto_header header;
+    const uint8_t *payload;
+    struct proto_writer w;
+    char line[64];
+
+    fcntl(fd, F_SETFL, 0);
+    proto_inbox_init(&in, PROTO_FROM_HOST);
+    proto_writer_init(&w, out, sizeof(out));
+    proto_put_hello(&w, &hello);
+    if (read(fd, line, sizeof(line)) <= 0 || write(fd, "OK 1\n", 5) != 5 ||
+        write(fd, out, w.used) != (ssize_t)w.used)
+        _exit(97);
+    for (;;) {
+        size_t room;
+        uint8_t *space = proto_inbox_space(&in, &room);
+        ssize_t n = read(fd, space, room);
+
+        if (n <= 0)
+            _exit(0);
+        proto_inbox_add(&in, (size_t)n);
+        while (proto_inbox_next(&in, &header, &payload) > 0) {
+            if (header.type != PROTO_EXEC_STRINGS)
+                continue;
+            proto_writer_init(&w, out, sizeof(out));
+            proto_put_empty(&w, PROTO_EXEC_STARTED, header.id);
+            proto_put_exec_exit(&w, header.id, &status);
+            if (write(fd, out, w.used) != (ssize_t)w.used)
+                _exit(97);
+        }
+    }
+}
+
+/* A machine with such an agent, in a process of its own; STOP ends it. */
+static void play_machine(struct msg *m)
+{
+    uint8_t now[8] = {0};
+
+    send_message(MONITOR_RUNNING, now, sizeof(now));
+    while (msg_receive(SOCK, m) == 1) {
+        if (m->type == MONITOR_VSOCK_CLIENT && fork() == 0)
+            play_agent(m->fds[0]);
+        msg_close_fds(m);
+        if (m->type == MONITOR_STOP) {
+            send_exit(0);
+            _exit(0);
+        }
+    }
+    _exit(0);
+}
+
 /* How a monitor's last moments look to a trial. */
 static void play_trial(const char *mode)
 {
@@ -204,6 +261,8 @@ static void __attribute__((noreturn)) play(void)
         msg_close_fds(&m); /* before the answer: a test counts them */
         if (m.type == MONITOR_CONFIG || m.type == MONITOR_PROBE)
             play_build(mode);
+        else if (m.type == MONITOR_START && !strcmp(mode, "machine"))
+            play_machine(&m);
         else if (m.type == MONITOR_START && !strncmp(mode, "trial", 5))
             play_trial(mode);
         else if (m.type == MONITOR_START)
@@ -458,17 +517,21 @@ static const struct {
     {"trial exit crash", OUTCOME_MONITOR_FAULT, "monitor_crashed"},
 };
 
-START_TEST(test_trial_blames)
+static struct trial_result result;
+
+static void run_trial(const char *mode, const struct trial_file *file)
 {
-    static struct trial_result result;
     static const char *const argv[] = {"true", NULL};
+    static const char *const env[] = {NULL};
     static char kernel[] = "the kernel";
     static struct machine machine;
-    struct trial_spec spec = {.argv = argv, .stdin_fd = -1,
+    struct trial_spec spec = {.argv = argv, .env = env, .stdin_fd = -1,
                               .ready_ms = WAIT_MS, .signal_fd = -1,
+                              .file_ms = 300, .files = file,
+                              .file_count = file != NULL,
                               .out = {.fd = -1}, .err = {.fd = -1}};
 
-    set_mode(trials[_i].mode);
+    set_mode(mode);
     vm_config_init(&machine.config);
     machine.kernel_path = kernel;
     machine.guest_cid = 3;
@@ -477,10 +540,34 @@ START_TEST(test_trial_blames)
     machine.config.kvm_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     machine.config.kernel_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     trial_run(&spec, &machine, &result);
+}
+
+START_TEST(test_trial_blames)
+{
+    run_trial(trials[_i].mode, NULL);
     ck_assert_str_eq(outcome_name(result.outcome.kind),
                      outcome_name(trials[_i].kind));
     ck_assert(result.outcome.by_host);
     ck_assert_str_eq(result.outcome.cause, trials[_i].cause);
+}
+END_TEST
+
+/* A guest that never takes or gives a file does not hold the trial. */
+START_TEST(test_file_stalls)
+{
+    static const struct trial_file put = {false, "/etc/passwd", "p"};
+    char dst[200];
+    struct trial_file get = {true, "p", dst};
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    alarm(WAIT_MS / 1000);
+    run_trial("machine", _i ? &get : &put);
+    alarm(0);
+    ck_assert_str_eq(outcome_name(result.outcome.kind),
+                     _i ? "timeout" : "infra_never_ran");
+    ck_assert_str_eq(result.outcome.cause, _i ? "files" : "put_failed");
+    ck_assert_int_eq(result.files[0].status, TRIAL_FILE_NOT_DONE);
+    ck_assert_int_ne(access(dst, F_OK), 0); /* nor half a file */
 }
 END_TEST
 
@@ -620,6 +707,7 @@ int main(int argc, char **argv)
     tcase_add_test(t, test_deaf);
     tcase_add_loop_test(t, test_trial_blames, 0,
                         (int)(sizeof(trials) / sizeof(trials[0])));
+    tcase_add_loop_test(t, test_file_stalls, 0, 2);
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,
                         (int)(sizeof(probes) / sizeof(probes[0])));
