@@ -169,7 +169,7 @@ static void man_verb(FILE *out, const struct verb *verb)
 
 void cli_print_manual(FILE *out)
 {
-    fputs(".Dd $Mdocdate$\n.Dt MICROSBX 1\n.Os\n.Sh NAME\n.Nm microsbx\n"
+    fputs(".Dd November 23, 2026\n.Dt MICROSBX 1\n.Os\n.Sh NAME\n.Nm microsbx\n"
           ".Nd run untrusted models in micro virtual machines\n"
           ".Sh SYNOPSIS\n.Nm\n.Ar verb\n.Op Ar options\n.Sh DESCRIPTION\n"
           "One trial is one virtual machine. The monitor is a process of its "
@@ -178,9 +178,7 @@ void cli_print_manual(FILE *out)
           out);
     for (const struct verb *const *v = cli_verbs(); *v; v++)
         man_verb(out, *v);
-    fputs(".Sh LIMITS\nDefaults are on; "
-          "0 is no answer to any of them.\n",
-          out);
+    fputs(".Sh LIMITS\nDefaults are on.\n", out);
     man_rows(out, LIMIT_ROWS);
     fputs(".Sh EXIT STATUS\nOf run. 124 to 137 can also come from a workload: "
           "the status is a hint,\nthe JSON is the truth. Of doctor: 0 fit, 1 "
