@@ -413,6 +413,10 @@ int server_run(struct server *server)
         if (server->shutdown)
             return SERVER_SHUTDOWN;
         step_handles(server);
+        /* What a step could not say for want of room, the next one does:
+           sending makes room, and no descriptor tells of that. */
+        if (!handle_has_room(conn))
+            server->stalled = true;
         if (ret == 0 && conn_is_open(conn))
             ret = conn_send(conn);
         if (ret < 0)

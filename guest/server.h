@@ -25,7 +25,7 @@ struct server {
     uint32_t last_id;    /* highest handle id of this connection */
     uint32_t turn;       /* who is served first in this round */
     bool shutdown;       /* SHUTDOWN was received */
-    bool stalled;        /* a whole frame waits for room to answer */
+    bool stalled;        /* something waits for room in conn's queue */
     struct handle handles[PROTO_HANDLES_MAX];
 };
 

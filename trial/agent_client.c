@@ -370,10 +370,21 @@ static int process(struct agent_client *c, short revents)
         if (received)
             return received;
     }
-    if (ret == 0)
+    /*
+     * A step may have found no room, and sending then makes some: nobody
+     * would poll for an empty queue, so that is the moment to step again.
+     * Credit bounds it.
+     */
+    while (ret == 0) {
+        size_t queued;
+
         ret = step_handles(c);
-    if (ret == 0)
-        ret = agent_out_send(c);
+        queued = agent_out_queued(c);
+        if (ret == 0)
+            ret = agent_out_send(c);
+        if (queued == 0 || agent_out_queued(c) > 0)
+            break;
+    }
     return ret;
 }
 

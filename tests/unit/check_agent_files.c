@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "tests/agent_rig.h"
@@ -220,6 +221,44 @@ START_TEST(test_local_errors)
 }
 END_TEST
 
+/* All handles at once, more than the queues hold: nobody is forgotten, which
+   would show as a poll that runs into its 5 s. */
+START_TEST(test_many_at_once)
+{
+    enum { HALF = PROTO_HANDLES_MAX / 2, SIZE = 4 << 20 };
+    static char zeros[SIZE];
+    uint32_t ids[2 * HALF];
+    struct timespec began, now;
+    char path[16];
+
+    for (uint32_t i = 0; i < HALF; i++) {
+        snprintf(path, sizeof(path), "/tmp/f%u", i);
+        ck_assert_uint_eq(put(path, NULL, memory_file(zeros, SIZE))->done.err,
+                          0);
+    }
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (uint32_t i = 0; i < HALF; i++) {
+        int back = memfd_create("back", MFD_CLOEXEC);
+
+        snprintf(path, sizeof(path), "/tmp/f%u", i);
+        ck_assert_int_eq(agent_client_read_file(rig.client, path, NULL, 0,
+                                                back, &ids[i]), 0);
+        snprintf(path, sizeof(path), "/tmp/g%u", i);
+        ck_assert_int_eq(agent_client_write_file(rig.client, path, NULL, 0644,
+                                                 memory_file(zeros, SIZE),
+                                                 &ids[HALF + i]), 0);
+    }
+    while (agent_client_live(rig.client) > 0)
+        agent_rig_turn(&rig, 5000);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    ck_assert_int_lt((int)(now.tv_sec - began.tv_sec), 5);
+    for (uint32_t i = 0; i < 2 * HALF; i++) {
+        ck_assert_uint_eq(rig.handles[ids[i]].done.err, 0);
+        ck_assert_uint_eq(rig.handles[ids[i]].done.bytes, SIZE);
+    }
+}
+END_TEST
+
 /* A full file system is an error of the operation; 256 MiB is what it has. */
 START_TEST(test_disk_full)
 {
@@ -283,6 +322,7 @@ int main(void)
     tcase_add_loop_test(tc, test_place, 0, COUNT(places));
     tcase_add_test(tc, test_stat_and_mkdir);
     tcase_add_test(tc, test_local_errors);
+    tcase_add_test(tc, test_many_at_once);
     tcase_add_test(tc, test_disk_full);
     tcase_add_test(tc, test_cancel);
     tcase_add_test(tc, test_bad_requests);
