@@ -40,8 +40,17 @@ traces="$traces|^var/lib/dbus/machine-id\$"
 # it is the newest time that came out of a package.
 : "${SOURCE_DATE_EPOCH:=$(cat "$out/epoch")}"
 export SOURCE_DATE_EPOCH
-# No extended attributes (-x-1): mkfs would look for them on mounted file
-# systems too, and file capabilities are nothing a workload should gain by.
-# shellcheck disable=SC2086 # a list of options
-mkfs.erofs --quiet -x-1 $EROFS_OPTIONS -U "$IMAGE_UUID" \
-    --exclude-regex="$traces" "$out/rootfs.erofs" "$root" >&2
+
+# proc and sys are mounted while hooks run: they are packed as the plain
+# folders below, in a mount namespace of its own. No extended attributes
+# (-x-1): file capabilities are nothing a workload should gain by.
+# shellcheck disable=SC2016 # expanded by the inner shell
+unshare --mount sh -euc '
+    for folder in proc sys; do
+        ! mountpoint -q "$1/$folder" || umount -l "$1/$folder"
+        chmod 755 "$1/$folder"
+    done
+    touch -d "@$SOURCE_DATE_EPOCH" "$1/dev" "$1/proc" "$1/sys"
+    mkfs.erofs --quiet -x-1 $EROFS_OPTIONS -U "$IMAGE_UUID" \
+        --exclude-regex="$2" "$1/.microsbx/rootfs.erofs" "$1" >&2
+' sh "$root" "$traces"

@@ -8,9 +8,12 @@ set -eu
 root=$1
 mkdir -p "$root/.microsbx" "$root/etc" "$root/root" "$root/usr/local/bin"
 
-# The newest time that a package brought; what is newer was made just now.
-find "$root" -xdev -type f ! -newermt "@$BUILD_STARTED" -printf '%T@\n' |
-    cut -d. -f1 | sort -n | tail -n 1 >"$root/.microsbx/epoch"
+# The newest time that a package brought; what is newer was made just now. Not
+# in etc and dev: some of that comes from the machine that builds.
+for folder in usr bin sbin lib; do
+    [ ! -d "$root/$folder" ] || find "$root/$folder" -xdev -type f \
+        ! -newermt "@$BUILD_STARTED" -printf '%T@\n'
+done | cut -d. -f1 | sort -n | tail -n 1 >"$root/.microsbx/epoch"
 
 if [ ! -s "$root/var/lib/dpkg/status" ]; then
     for deb in "$root"/var/cache/apt/archives/*.deb; do
