@@ -224,7 +224,7 @@ START_TEST(test_bad_numbers)
     check_refused("33 MiB", "not a multiple of 2 MiB");
     spec.memory_bytes = (uint64_t)1 << 50;
     check_refused("memory", "this host has");
-    machine_spec_init(&spec);
+    spec.memory_bytes = MACHINE_MEMORY_DEFAULT;
     spec.cpu_count = 0;
     check_refused("0 CPUs", "cannot make");
     spec.cpu_count = VM_CPUS_MAX + 1;

@@ -683,8 +683,8 @@ static int run_from_copy(void)
 
 int main(int argc, char **argv)
 {
-    Suite *s = suite_create("monitor");
-    TCase *t = tcase_create("monitor");
+    Suite *s;
+    TCase *t;
     SRunner *sr;
     int failed;
 
@@ -693,6 +693,8 @@ int main(int argc, char **argv)
     if (!getenv(HERE))
         return run_from_copy();
     signal(SIGPIPE, SIG_IGN);
+    s = suite_create("monitor");
+    t = tcase_create("monitor");
     suite_add_tcase(s, t);
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, test_refusals, 0,
