@@ -131,8 +131,11 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
         facts->monitor_fault = true;
         facts->cause = monitor_exit_reason_name(e->reason);
         break;
+    case MONITOR_EXIT_STOPPED: /* nobody had asked it to */
+        facts->monitor_fault = true;
+        facts->cause = "monitor_lied";
+        break;
     case MONITOR_EXIT_HOST_ERROR:
-    case MONITOR_EXIT_STOPPED:
         runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
                     "the monitor could not go on: %s", strerror(-e->error));
         break;

@@ -61,15 +61,21 @@ static void send_error(uint32_t code)
 }
 
 /* A well-formed EXIT, and `extra` bytes behind it. */
-static void send_exit(size_t extra)
+static void send_exit_for(enum monitor_exit_reason reason, size_t extra)
 {
-    static struct monitor_exit e = {.reason = MONITOR_EXIT_POWER_OFF};
+    static struct monitor_exit e;
     static uint8_t buf[8192];
     size_t len;
 
+    e.reason = reason;
     if (monitor_exit_encode(&e, buf, sizeof(buf) - extra, &len) != 0)
         _exit(99);
     send_message(MONITOR_EXIT, buf, len + extra);
+}
+
+static void send_exit(size_t extra)
+{
+    send_exit_for(MONITOR_EXIT_POWER_OFF, extra);
 }
 
 static void send_lying_length(void)
@@ -237,6 +243,8 @@ static void play_trial(const char *mode)
     send_message(MONITOR_RUNNING, now, sizeof(now));
     if (strstr(mode, "lie"))
         send_packet("x", 1);
+    if (strstr(mode, "stopped"))
+        send_exit_for(MONITOR_EXIT_STOPPED, 0);
     if (strstr(mode, "exit"))
         send_exit(0);
     if (strstr(mode, "kill"))
@@ -515,6 +523,7 @@ static const struct {
     {"trial lie hang", OUTCOME_MONITOR_FAULT, "monitor_lied"},
     {"trial hang", OUTCOME_MONITOR_FAULT, "monitor_hung"},
     {"trial exit crash", OUTCOME_MONITOR_FAULT, "monitor_crashed"},
+    {"trial stopped", OUTCOME_MONITOR_FAULT, "monitor_lied"},
 };
 
 static struct trial_result result;
