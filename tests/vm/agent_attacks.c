@@ -4,7 +4,7 @@
  * for all of it: after each attack the agent must still answer, and what it
  * says about the attack must be right.
  *
- *   agent_attacks IMAGE     (an image with python3)
+ *   agent_attacks IMAGE [KERNEL]     (an image with python3)
  *
  * One line per test; status 0 if all passed, 77 if the machine cannot start.
  */
@@ -157,7 +157,7 @@ static const struct agent_client_ops ops = {
 
 /* ---- the machine -------------------------------------------------------- */
 
-static int start_machine(const char *image)
+static int start_machine(const char *image, const char *kernel)
 {
     struct failure f = { 0 };
     struct machine_spec spec;
@@ -167,6 +167,7 @@ static int start_machine(const char *image)
     machine_spec_init(&spec);
     spec.disk_limit = SCRATCH_LIMIT;
     if (machine_spec_set(&spec.image, image) ||
+        (kernel && machine_spec_set(&spec.kernel, kernel)) ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return -ENOMEM;
     ret = machine_open(&spec, &t.machine, &f);
@@ -544,11 +545,11 @@ static void test_shutdown(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: agent_attacks IMAGE\n");
+    if (argc < 2 || argc > 3) {
+        fprintf(stderr, "usage: agent_attacks IMAGE [KERNEL]\n");
         return 2;
     }
-    if (start_machine(argv[1]))
+    if (start_machine(argv[1], argv[2]))
         return STATUS_SKIPPED;
     connect_agent();
     test_place();
