@@ -15,17 +15,11 @@
 
 #include "base/io.h"
 #include "base/text.h"
-#include "trial/vsock_dial.h"
 
 #define MS 1000000ull /* nanoseconds */
 #define STATS_EVERY_NS (200 * MS)
 /* A monitor that has been told to stop does so at once; this is generous. */
 #define STOP_TIMEOUT_NS (10000 * MS)
-/* One that is gone has only its memory to give back. */
-#define REAP_TIMEOUT_MS 5000
-/* Bytes of an overlay's cluster; the agent keeps a 32nd of the limit back. */
-#define CLUSTER_SIZE 65536u
-#define DISK_FULL_PART 16u
 
 enum source {
     SOURCE_MONITOR,
@@ -82,175 +76,6 @@ static void cancel(struct runner *r, const char *cause, const char *message)
     failure_set(&r->result->failure, cause, "", NULL, "%s", message);
     runner_event(r, "cancelled", cause);
     r->phase = RUNNER_OVER;
-}
-
-/* ---- the monitor ---- */
-
-static void fail_never_booted(struct runner *r, const char *cause,
-                              const char *why)
-{
-    runner_fail(r, cause, r->machine->kernel_path,
-                "microsbx boot with the same options shows its console; "
-                "microsbx doctor looks at this host",
-                "the guest %s before its agent answered", why);
-}
-
-static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
-{
-    struct outcome_facts *facts = r->facts;
-    bool early = r->result->ready_ns == 0;
-
-    r->machine_ended = true;
-    r->result->stats = e->stats;
-    r->result->has_stats = true;
-    r->result->machine_end = e->reason;
-    if (r->phase == RUNNER_OVER)
-        return; /* we stopped it */
-    runner_event(r, "machine_end", monitor_exit_reason_name(e->reason));
-    switch (e->reason) {
-    case MONITOR_EXIT_PANIC:
-        facts->guest_panic = true;
-        if (early)
-            fail_never_booted(r, "guest_panic", "kernel panicked");
-        break;
-    case MONITOR_EXIT_POWER_OFF:
-    case MONITOR_EXIT_RESET:
-    case MONITOR_EXIT_TRIPLE_FAULT:
-        facts->guest_halt = true;
-        facts->cause = monitor_exit_reason_name(e->reason);
-        if (early)
-            fail_never_booted(r, facts->cause, "ended");
-        break;
-    case MONITOR_EXIT_EMULATION:
-    case MONITOR_EXIT_INTERNAL:
-        if (early) {
-            facts->guest_ran = false; /* nothing of the workload did */
-            fail_never_booted(r, "kvm_failed", "could not go on under KVM");
-            break;
-        }
-        facts->monitor_fault = true;
-        facts->cause = monitor_exit_reason_name(e->reason);
-        break;
-    case MONITOR_EXIT_STOPPED: /* nobody had asked it to */
-        facts->monitor_fault = true;
-        facts->cause = "monitor_lied";
-        break;
-    case MONITOR_EXIT_HOST_ERROR:
-        runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
-                    "the monitor could not go on: %s", strerror(-e->error));
-        break;
-    }
-    r->phase = RUNNER_OVER;
-}
-
-/* What a monitor's end is called when the monitor is to blame. */
-static const char *fault_cause(const struct monitor_end *end)
-{
-    if (end->lied)
-        return "monitor_lied";
-    if (end->killed_here)
-        return "monitor_hung";
-    if (end->exited)
-        return "monitor_exited";
-    return end->signal == SIGSYS ? "monitor_seccomp" : "monitor_crashed";
-}
-
-/* It ended without a word: what the host saw decides. */
-static void on_monitor_gone(struct runner *r)
-{
-    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
-    char how[64];
-
-    r->machine_ended = true;
-    monitor_end_describe(&end, how, sizeof(how));
-    runner_event(r, "monitor_gone", how);
-    r->phase = RUNNER_OVER;
-    /* Not one that spoke nonsense, nor one that only we could end. */
-    if (!end.exited && end.signal == SIGKILL && !end.lied &&
-        !end.killed_here) {
-        runner_fail(r, "monitor_killed", "microsbx-vmm",
-                    "look whether the host ran out of memory",
-                    "the monitor was killed from outside (SIGKILL)");
-        return;
-    }
-    r->facts->monitor_fault = true;
-    r->facts->cause = fault_cause(&end);
-    failure_set(&r->result->failure, r->facts->cause, "microsbx-vmm",
-                "keep the evidence: a guest may have attacked the monitor",
-                "the monitor died: %s (%s)", monitor_reason(r->monitor), how);
-}
-
-/*
- * The overlay refused a write, or is as full as it gets: on the scratch disk
- * the guest's own file system says "no space left" a little before the limit.
- */
-static bool disk_is_full(const struct runner *r,
-                         const struct monitor_stats *stats, uint32_t i)
-{
-    uint64_t limit = r->disk_limits[i];
-
-    return stats->disks[i].limit_hit ||
-           (limit > 0 && stats->disks[i].clusters >=
-                             (limit - limit / DISK_FULL_PART) / CLUSTER_SIZE);
-}
-
-static void on_stats(struct runner *r, const struct monitor_stats *stats)
-{
-    uint64_t cpu_limit = r->spec->cpu_time_ms * MS;
-
-    for (uint32_t i = 0; i < stats->disk_count; i++) {
-        if (disk_is_full(r, stats, i))
-            r->result->hit_disk = true;
-        /* Refused, but not by a limit: the workload saw I/O errors. */
-        if (stats->disks[i].no_space > 0 && !stats->disks[i].limit_hit)
-            runner_fail(r, "host_disk_full",
-                        i < VM_DISKS_MAX && r->machine->disk_paths[i]
-                            ? r->machine->disk_paths[i]
-                            : "disk",
-                        "make room where TMPDIR points (or where the rw disk "
-                        "lies), or use --overlay memory",
-                        "this host had no room left for what the guest wrote");
-    }
-    if (r->phase != RUNNER_EXEC)
-        return;
-    if (cpu_limit > 0 && stats->guest_cpu_ns > cpu_limit) {
-        r->result->hit_cpu = true;
-        r->facts->timed_out = true;
-        r->facts->cause = "cpu_time";
-        r->phase = RUNNER_OVER;
-    } else if (r->result->hit_disk && r->spec->disk_ends) {
-        r->facts->ended_by = LIMIT_DISK;
-        r->facts->limit_by_host = true;
-        r->phase = RUNNER_OVER;
-    }
-}
-
-static void on_monitor(struct runner *r)
-{
-    struct monitor_event event;
-
-    monitor_receive(r->monitor, &event);
-    switch (event.kind) {
-    case MONITOR_EVENT_RUNNING:
-        r->result->running_ns = event.running_ns;
-        r->facts->guest_ran = true;
-        runner_event(r, "running", NULL);
-        break;
-    case MONITOR_EVENT_DIAL:
-        vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);
-        break;
-    case MONITOR_EVENT_STATS:
-        on_stats(r, &event.stats);
-        break;
-    case MONITOR_EVENT_EXIT:
-        on_machine_exit(r, &event.exit);
-        break;
-    case MONITOR_EVENT_GONE:
-        on_monitor_gone(r);
-        break;
-    case MONITOR_EVENT_NONE:
-        break;
-    }
 }
 
 /* ---- signals, streams, clock ---- */
@@ -464,7 +289,7 @@ static void dispatch(struct runner *r, const struct pollfd *polls)
     if (polls[SOURCE_AGENT].revents && r->phase != RUNNER_OVER)
         on_agent(r, polls[SOURCE_AGENT].revents);
     if (polls[SOURCE_MONITOR].revents)
-        on_monitor(r);
+        runner_on_monitor(r);
     if (polls[SOURCE_STDIN].revents && runner_stdin_wanted(r))
         runner_stdin(r);
     if (polls[SOURCE_STDOUT].revents & POLLOUT)
@@ -499,17 +324,6 @@ static void loop_until_over(struct runner *r)
     }
 }
 
-/* A word of farewell does not excuse a monitor that then crashes. */
-static void reap_monitor(struct runner *r)
-{
-    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
-
-    if (!r->result->has_stats || end.exited || end.signal == SIGKILL)
-        return;
-    r->facts->monitor_fault = true;
-    r->facts->cause = fault_cause(&end);
-}
-
 /* Stops the vCPUs first; then takes what the guest had sent by then. */
 static void stop_machine(struct runner *r)
 {
@@ -528,13 +342,13 @@ static void stop_machine(struct runner *r)
             break;
         }
         if (poll(&p, 1, 100) > 0)
-            on_monitor(r);
+            runner_on_monitor(r);
     }
     if (r->client && r->facts->timed_out)
         runner_agent_process(r, POLLIN);
     if (r->result->has_stats)
-        on_stats(r, &r->result->stats);
-    reap_monitor(r);
+        runner_on_stats(r, &r->result->stats);
+    runner_reap_monitor(r);
 }
 
 /* What the workload wrote reaches the user, however slow the reader is. */

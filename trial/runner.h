@@ -4,6 +4,7 @@
  * user's streams, signals and the clock. Private to trial/.
  *
  * runner.c       the loop, its phases and its end
+ * runner_monitor.c what the monitor's events mean
  * runner_agent.c what the agent's events mean
  */
 #ifndef MICROSBX_TRIAL_RUNNER_H
@@ -62,6 +63,13 @@ void runner_fail(struct runner *r, const char *cause, const char *object,
 
 /* One NDJSON line, if the user asked for them. */
 void runner_event(struct runner *r, const char *event, const char *detail);
+
+/* The monitor's socket is readable: takes one event. */
+void runner_on_monitor(struct runner *r);
+/* Waits for its end and blames it for a bad one; kills it if need be. */
+void runner_reap_monitor(struct runner *r);
+/* Counters came: limits that the host enforces. */
+void runner_on_stats(struct runner *r, const struct monitor_stats *stats);
 
 /* Makes the client over a connected stream: 0 or a negative errno. */
 int runner_agent_start(struct runner *r, int fd)
