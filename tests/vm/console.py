@@ -151,6 +151,33 @@ def killed(command):
     say("SIGKILL ends boot", c.end() == -signal.SIGKILL)
 
 
+def terminal(command):
+    """run -t: a terminal for one command."""
+    c = Console(command + ["-t", "--", "sh", "-c",
+                           "stty size; tty; read x; stty size; exit 5"])
+    say("run -t has the window's size", c.wait_for(rb"40 100"), c.seen)
+    say("and a terminal", c.wait_for(rb"/dev/pts/\d"), c.seen)
+    fcntl.ioctl(c.master, termios.TIOCSWINSZ,
+                struct.pack("HHHH", 50, 120, 0, 0))
+    time.sleep(1)
+    c.type(b"\r")
+    say("a new size reaches it", c.wait_for(rb"50 120"), c.seen)
+    status = c.end()
+    say("run -t passes the status on", status == 5, status)
+    say("the terminal is restored after run -t", c.is_restored())
+
+
+def terminal_interrupted(command):
+    c = Console(command + ["-t", "--", "sh", "-c",
+                           "trap 'echo caught; exit 6' INT; echo ready; "
+                           "while :; do sleep 1; done"])
+    say("run -t starts", c.wait_for(rb"ready"), c.seen)
+    c.type(b"\x03")
+    say("Ctrl-C is the command's to handle", c.wait_for(rb"caught"), c.seen)
+    status = c.end()
+    say("which ends as it likes", status == 6, status)
+
+
 if __name__ == "__main__":
     split = sys.argv.index("--")
     for scenario in sys.argv[1:split]:

@@ -13,12 +13,14 @@
 # project's folder has no sockets and no holes).
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 build=$PWD/${BUILD:-build}
-microsbx=$build/microsbx
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/microsbx
 minimal=$cache/kernels/minimal/vmlinux
 
 work=$(mktemp -d /tmp/microsbx-tests.XXXXXX) || exit 1
-mkdir "$work/scratch" "$work/sockets" "$work/run"
+mkdir "$work/scratch" "$work/sockets" "$work/run" "$work/bin"
+# Programs of this script's own: whatever runs from here is its leftover.
+cp "$build/microsbx" "$build/microsbx-vmm" "$work/bin" || exit 1
+microsbx=$work/bin/microsbx
 # What a run may leave files in; XDG_RUNTIME_DIR only spares the probe of KVM.
 export TMPDIR=$work/scratch XDG_RUNTIME_DIR=$work/run
 trap 'rm -rf "$work"' EXIT
@@ -193,10 +195,10 @@ boot() {
 # Prints what a trial could have left: processes of ours, files in $TMPDIR,
 # sockets; prints nothing if it is clean.
 leftovers() {
-    local comm
-    for comm in /proc/[0-9]*/comm; do
-        case $(cat "$comm" 2>/dev/null) in
-        microsbx | microsbx-vmm) echo "process ${comm//[^0-9]/}" ;;
+    local exe
+    for exe in /proc/[0-9]*/exe; do
+        case $(readlink "$exe") in
+        "$work"/*) echo "process ${exe//[^0-9]/}" ;;
         esac
     done
     find "$work/scratch" "$work/sockets" -mindepth 1 2>/dev/null
@@ -205,9 +207,9 @@ leftovers() {
 # Planted leftovers are found by the very code that looks for real ones.
 check_leftovers() {
     local found
-    cp "$(command -v sleep)" "$work/microsbx-vmm"
-    "$work/microsbx-vmm" 100 &
-    until_true 10 grep -qs microsbx-vmm "/proc/$!/comm"
+    cp "$(command -v sleep)" "$work/bin/planted"
+    "$work/bin/planted" 100 &
+    until_true 10 grep -qs planted "/proc/$!/comm"
     echo >"$TMPDIR/microsbx-overlay-planted"
     python3 -c 'import socket, sys
 socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$work/sockets/planted"
@@ -216,7 +218,7 @@ socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$work/sockets/planted"
         "microsbx-overlay-planted" "sockets/planted"
     kill "$!"
     wait "$!" 2>/dev/null
-    rm -f "$work/microsbx-vmm" "$TMPDIR"/* "$work"/sockets/*
+    rm -f "$work/bin/planted" "$TMPDIR"/* "$work"/sockets/*
     equal "without them nothing is found" "$(leftovers)" ""
 }
 
