@@ -10,9 +10,7 @@ bench_setup() {
     truncate -s 64M "$dir/disk"
 }
 
-# Nanoseconds on a CPU of the threads of process $1; "vcpu" or "other" are they
-# by whether they ever were in KVM_RUN for long: the vCPU of a machine with one
-# has used by far the most.
+# Nanoseconds on a CPU so far, of each thread of process $1.
 thread_times() {
     local task
 
@@ -21,17 +19,23 @@ thread_times() {
     done
 }
 
-# print_idle MONITOR [HARNESS]
+# All of a process.
+process_time() {
+    thread_times "$1" | awk '{ sum += $2 } END { print sum }'
+}
+
+# print_idle MONITOR [HARNESS]: microseconds of the ten seconds. The vCPU's
+# thread is the one that has used most: it booted the guest.
 print_idle() {
-    local before after
+    local before after harness=0
 
     sleep 2
     before=$(thread_times "$1")
-    [ -z "${2-}" ] || harness=$(thread_times "$2" | awk '{ s += $2 } END { print s }')
+    [ -z "${2-}" ] || harness=$(process_time "$2")
     sleep $idle_seconds
     after=$(thread_times "$1")
     [ -z "${2-}" ] ||
-        echo "harness_us $((($(thread_times "$2" | awk '{ s += $2 } END { print s }') - harness) / 1000))"
+        echo "harness_us $((($(process_time "$2") - harness) / 1000))"
     awk 'NR == FNR { was[$1] = $2; if ($2 > most) { most = $2; vcpu = $1 }; next }
         $1 == vcpu { v = $2 - was[$1]; next }
         { other += $2 - was[$1] }
@@ -39,11 +43,15 @@ print_idle() {
         <(echo "$before") <(echo "$after")
 }
 
+print_idle_pair() {
+    print_idle "$(child_of "$1")" "$1"
+}
+
 run_ours() {
     rm -f "$dir/v.sock"
     watch_ours minimal guest-initrd bench=idle -u "bench: ready" \
-        -x "$top/bench/inside call print_idle \$($top/bench/inside call child_of \$VM_PID) \$VM_PID" \
-        -- --disk "$dir/disk,rw" --vsock "$dir/v.sock"
+        -x "$top/bench/inside call print_idle_pair \$VM_PID" -- \
+        --disk "$dir/disk,rw" --vsock "$dir/v.sock"
 }
 
 run_qemu() {
@@ -54,12 +62,12 @@ run_qemu() {
 }
 
 bench_run() {
-    local pairs=1 ours
+    local pairs=1
 
     run_pairs
-    ours=$(awk '$2 == "ours" { print $3, $4 }' "$dir/samples")
-    report vcpu_us "vCPU thread (the guest's own)" us 1 -
-    report other_us "all other threads of the monitor" us 1 -
-    report_one "  the same, in 10 s" "$(value_of other_us <<<"$ours")" us 10000
-    report_one "harness, in 10 s" "$(value_of harness_us <<<"$ours")" us 10000
+    report_one "vCPU thread: the guest's own" "$(sample ours vcpu_us)" us "" \
+        "$(sample qemu vcpu_us)"
+    report_one "all other threads of the monitor" "$(sample ours other_us)" us \
+        10000 "$(sample qemu other_us)"
+    report_one "harness" "$(sample ours harness_us)" us 10000
 }

@@ -46,10 +46,8 @@ bench_run() {
     local pairs=1
 
     run_pairs
-    report monitor_kib "monitor of an idle machine" KiB 1 -
-    value=$(awk '$2 == "ours" { print $3, $4 }' "$dir/samples" |
-        value_of monitor_kib)
-    report_one "  the same" "$value" KiB 2048
+    report_one "monitor of an idle machine" "$(sample ours monitor_kib)" KiB \
+        2048 "$(sample qemu monitor_kib)"
     measure_run
     report_one "monitor during microsbx run" \
         "$(value_of monitor_kib <"$dir/lines")" KiB 2048
