@@ -30,8 +30,8 @@ ssize_t io_pread_full(int fd, void *buf, size_t len, uint64_t offset)
     size_t done = 0;
 
     while (done < len) {
-        ssize_t n = pread(fd, (char *)buf + done, len - done,
-                          (off_t)(offset + done));
+        ssize_t n =
+            pread(fd, (char *)buf + done, len - done, (off_t)(offset + done));
 
         if (n < 0 && errno == EINTR)
             continue;

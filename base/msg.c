@@ -107,8 +107,8 @@ int msg_receive(int sock, struct msg *ret_msg)
     if (n == 0)
         return 0;
     control_take_fds(&h, ret_msg);
-    if ((h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) ||
-        (size_t)n < HEADER_SIZE || num_get_le32(header) != (uint32_t)n) {
+    if ((h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || (size_t)n < HEADER_SIZE ||
+        num_get_le32(header) != (uint32_t)n) {
         msg_close_fds(ret_msg);
         return -EBADMSG;
     }

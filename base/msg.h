@@ -15,7 +15,7 @@
 
 struct msg {
     uint32_t type;
-    size_t len;     /* bytes used in payload */
+    size_t len; /* bytes used in payload */
     size_t fd_count;
     int fds[MSG_FDS_MAX]; /* owned by the receiver; -1 once taken */
     uint8_t payload[MSG_PAYLOAD_MAX];

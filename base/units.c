@@ -14,8 +14,7 @@ struct unit {
 };
 
 static const struct unit SIZE_UNITS[] = {
-    {"K", KIB},  {"M", MIB},  {"G", GIB},
-    {"Ki", KIB}, {"Mi", MIB}, {"Gi", GIB},
+    {"K", KIB}, {"M", MIB}, {"G", GIB}, {"Ki", KIB}, {"Mi", MIB}, {"Gi", GIB},
 };
 
 static const struct unit DURATION_UNITS[] = {

@@ -31,8 +31,8 @@
 #define CODE_OFFSET 0x1000u
 
 /* mov $0x3f8,%dx; mov $'!',%al; out %al,(%dx); hlt, with interrupts off. */
-static const uint8_t guest_code[] = {0x66, 0xba, 0xf8, 0x03, 0xb0,
-                                     '!',  0xee, 0xf4};
+static const uint8_t guest_code[] = {0x66, 0xba, 0xf8, 0x03,
+                                     0xb0, '!',  0xee, 0xf4};
 
 enum moment { READY, ENTRY, OUT, END, PRIVATE_KIB, MOMENTS };
 static const char *const names[MOMENTS] = {"ready_us", "entry_us", "out_us",
@@ -66,8 +66,8 @@ static int open_guest(void)
         .p_align = CODE_OFFSET,
     };
     Elf64_Ehdr header = {
-        .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64,
-                    ELFDATA2LSB, EV_CURRENT},
+        .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB,
+                    EV_CURRENT},
         .e_type = ET_EXEC,
         .e_machine = EM_X86_64,
         .e_version = EV_CURRENT,

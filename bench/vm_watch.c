@@ -46,11 +46,11 @@ struct watch {
     char **program;
 
     pid_t pid;
-    int console;           /* read end; -1 at its end */
-    int trace;             /* trace_pipe; -1 when not, or no longer, wanted */
+    int console; /* read end; -1 at its end */
+    int trace;   /* trace_pipe; -1 when not, or no longer, wanted */
     uint64_t started_ns;
-    uint64_t line_ns;      /* 0 until TEXT came */
-    uint64_t entry_ns;     /* 0 until the first entry */
+    uint64_t line_ns;  /* 0 until TEXT came */
+    uint64_t entry_ns; /* 0 until the first entry */
     char log[CONSOLE_MAX + 1];
     size_t log_len;
 };
@@ -66,8 +66,7 @@ static int fail(const struct watch *w, const char *why)
 
 /* ---- the host kernel's tracepoint ---- */
 
-static int trace_write(const char *tracefs, const char *name,
-                       const char *value)
+static int trace_write(const char *tracefs, const char *name, const char *value)
 {
     char path[512];
     int fd, ret;
@@ -194,9 +193,9 @@ static void console_read(struct watch *w)
 {
     char scrap[4096];
     bool room = w->log_len < CONSOLE_MAX;
-    ssize_t n = room ? read(w->console, w->log + w->log_len,
-                            CONSOLE_MAX - w->log_len)
-                     : read(w->console, scrap, sizeof(scrap));
+    ssize_t n =
+        room ? read(w->console, w->log + w->log_len, CONSOLE_MAX - w->log_len)
+             : read(w->console, scrap, sizeof(scrap));
 
     if (n <= 0) {
         io_close(&w->console);

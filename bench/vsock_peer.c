@@ -44,8 +44,7 @@ static int dial_unix(const char *path)
     size_t len = 0;
 
     snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-    if (fd < 0 ||
-        connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         die(path);
     dprintf(fd, "CONNECT %u\n", BENCH_PORT);
     do {
@@ -64,8 +63,7 @@ static int dial_vhost(const char *cid)
     };
     int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    if (fd < 0 ||
-        connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         die("connect to the guest");
     return fd;
 }

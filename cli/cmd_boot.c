@@ -26,8 +26,14 @@
 /* How long the monitor may take to stop before it is killed. */
 #define STOP_TIMEOUT_MS 2000
 
-enum source { SOURCE_STDIN, SOURCE_STDOUT, SOURCE_GUEST, SOURCE_MONITOR,
-              SOURCE_SIGNAL, SOURCE_COUNT };
+enum source {
+    SOURCE_STDIN,
+    SOURCE_STDOUT,
+    SOURCE_GUEST,
+    SOURCE_MONITOR,
+    SOURCE_SIGNAL,
+    SOURCE_COUNT
+};
 
 struct boot {
     struct machine machine;
@@ -40,7 +46,7 @@ struct boot {
     bool stdin_open;
     bool guest_open;
     bool ended;
-    int status; /* what microsbx exits with */
+    int status;     /* what microsbx exits with */
     char note[512]; /* said once the terminal is itself again */
 };
 
@@ -197,8 +203,7 @@ static void fill_polls(const struct boot *b, struct pollfd *polls)
         (struct pollfd){STDOUT_FILENO, to_user ? POLLOUT : 0, 0};
     polls[SOURCE_GUEST] =
         (struct pollfd){b->guest_open ? b->guest_fd : -1, guest, 0};
-    polls[SOURCE_MONITOR] =
-        (struct pollfd){monitor_fd(b->monitor), POLLIN, 0};
+    polls[SOURCE_MONITOR] = (struct pollfd){monitor_fd(b->monitor), POLLIN, 0};
     polls[SOURCE_SIGNAL] = (struct pollfd){b->signal_fd, POLLIN, 0};
 }
 

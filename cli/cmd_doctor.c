@@ -38,10 +38,10 @@ static int print_json(const struct doctor *d, enum doctor_verdict verdict)
     for (size_t i = 0; i < d->count; i++) {
         const struct finding *f = &d->findings[i];
 
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:s, s:s}", "name", f->name, "level",
-                            level_name(f->level), "text", f->text, "remedy",
-                            f->remedy));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:s, s:s}", "name", f->name,
+                                        "level", level_name(f->level), "text",
+                                        f->text, "remedy", f->remedy));
     }
     json_object_set_new(root, "findings", list);
     ret = json_dumpf(root, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
@@ -67,8 +67,8 @@ static void print_findings(const struct doctor *d, enum doctor_verdict verdict)
                    level_name(f->level));
         else
             printf("%-7s", level_name(f->level));
-        printf(" %-16s %s%s%s%s\n", f->name, f->text,
-               f->remedy[0] ? " (" : "", f->remedy, f->remedy[0] ? ")" : "");
+        printf(" %-16s %s%s%s%s\n", f->name, f->text, f->remedy[0] ? " (" : "",
+               f->remedy, f->remedy[0] ? ")" : "");
     }
     puts(verdict == DOCTOR_UNKNOWN ? "Whether this host is fit could not be "
                                      "told."

@@ -40,8 +40,8 @@ struct run {
 static int open_file(const char *option, const char *path, int *ret_fd,
                      struct failure *f)
 {
-    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
-                  0644);
+    int fd =
+        open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 
     if (fd < 0) {
         failure_set(f, "usage", path, "check the path given",
@@ -170,8 +170,8 @@ static int write_json(struct run *run)
         ret = io_write_full(run->json_fd, line, strlen(line));
     if (ret == 0)
         ret = io_write_full(run->json_fd, "\n", 1);
-    if (ret == 0 && run->json_fd != STDOUT_FILENO &&
-        fsync(run->json_fd) != 0 && errno != EINVAL && errno != EROFS)
+    if (ret == 0 && run->json_fd != STDOUT_FILENO && fsync(run->json_fd) != 0 &&
+        errno != EINVAL && errno != EROFS)
         ret = -errno;
     free(line);
     if (ret != 0)

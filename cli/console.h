@@ -12,8 +12,8 @@
 #include <termios.h>
 
 struct console {
-    int fd;      /* the terminal, borrowed; -1: stdin is none */
-    bool raw;    /* modes must be put back */
+    int fd;   /* the terminal, borrowed; -1: stdin is none */
+    bool raw; /* modes must be put back */
     struct termios saved;
     bool escape; /* the last byte was Ctrl-A */
 };

@@ -29,12 +29,14 @@ static const struct row EXIT_ROWS[] = {
 };
 
 static const struct row LIMIT_ROWS[] = {
-    {"--timeout", "10m for run; enforced by the host's clock; outcome timeout."},
+    {"--timeout",
+     "10m for run; enforced by the host's clock; outcome timeout."},
     {"--output-limit", "10M a stream; enforced by the host; noted, the rest is "
                        "counted and dropped."},
     {"--disk-limit", "1G; enforced by the host's overlay; noted (no space left "
                      "inside)."},
-    {"--pids-limit", "512; enforced by the guest's cgroup; outcome pids_limit."},
+    {"--pids-limit",
+     "512; enforced by the guest's cgroup; outcome pids_limit."},
     {"--memory", "256M; the machine's whole memory; outcome oom."},
     {NULL, NULL},
 };

@@ -81,8 +81,8 @@ static int read_strings(const struct options *options,
         const char *name;
         char **field;
     } strings[] = {
-        {"image", &spec->image},   {"kernel", &spec->kernel},
-        {"initrd", &spec->initrd}, {"append", &spec->append},
+        {"image", &spec->image},      {"kernel", &spec->kernel},
+        {"initrd", &spec->initrd},    {"append", &spec->append},
         {"vsock", &spec->vsock_path},
     };
 
@@ -129,15 +129,15 @@ static int read_numbers(const struct options *options,
     return 0;
 }
 
-static int read_words(const struct options *options,
-                      struct machine_spec *spec, struct failure *f)
+static int read_words(const struct options *options, struct machine_spec *spec,
+                      struct failure *f)
 {
     static const char *const PLATFORMS[] = {"auto", "acpi", "devicetree", NULL};
     static const char *const OVERLAYS[] = {"file", "memory", NULL};
     const char *jail = options_get(options, "jail");
     int platform = read_word(options, "platform", PLATFORMS, f);
-    int overlay = platform < 0 ? platform
-                               : read_word(options, "overlay", OVERLAYS, f);
+    int overlay =
+        platform < 0 ? platform : read_word(options, "overlay", OVERLAYS, f);
 
     if (overlay < 0)
         return overlay;
@@ -170,8 +170,8 @@ int machine_options_read(const struct options *options,
         ret = read_numbers(options, spec, f);
     if (ret == 0)
         ret = read_words(options, spec, f);
-    for (size_t i = 0;
-         ret == 0 && (disk = options_get_nth(options, "disk", i)); i++)
+    for (size_t i = 0; ret == 0 && (disk = options_get_nth(options, "disk", i));
+         i++)
         ret = machine_spec_add_disk(spec, disk, f);
     return ret;
 }

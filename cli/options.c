@@ -97,8 +97,8 @@ static int fail_no_value(const struct option_spec *spec, struct failure *f)
     char remedy[160];
 
     snprintf(remedy, sizeof(remedy), "write it --%s %s", spec->name, spec->arg);
-    failure_set(f, "usage", spec->name, remedy,
-                "option --%s needs a value: %s", spec->name, spec->arg);
+    failure_set(f, "usage", spec->name, remedy, "option --%s needs a value: %s",
+                spec->name, spec->arg);
     return -EINVAL;
 }
 
@@ -219,14 +219,12 @@ const char *options_get_nth(const struct options *options, const char *name,
 
 /* The sentence for a value that a units_parse function refused. */
 static int fail_value(const char *name, const char *text, int error,
-                      const char *kind, const char *example,
-                      struct failure *f)
+                      const char *kind, const char *example, struct failure *f)
 {
     char remedy[128];
 
     snprintf(remedy, sizeof(remedy), "write it like %s", example);
-    failure_set(f, "usage", name, remedy, "option --%s: '%s' %s %s", name,
-                text,
+    failure_set(f, "usage", name, remedy, "option --%s: '%s' %s %s", name, text,
                 error == -ENOTUNIQ ? "has no unit and cannot be read as"
                 : error == -ERANGE ? "is out of range for"
                                    : "is not",
@@ -277,8 +275,8 @@ int options_get_number(const struct options *options, const char *name,
     if (!text)
         return 0;
     if (units_parse_number(text, min, max, &value) != 0) {
-        snprintf(remedy, sizeof(remedy), "give a whole number from %llu to %llu",
-                 min, max);
+        snprintf(remedy, sizeof(remedy),
+                 "give a whole number from %llu to %llu", min, max);
         failure_set(f, "usage", name, remedy,
                     "option --%s: '%s' is not a number in range", name, text);
         return -EINVAL;

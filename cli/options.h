@@ -28,9 +28,9 @@ struct option_group {
 };
 
 struct verb {
-    const char *name;     /* "run" */
-    const char *synopsis; /* "[OPTIONS] -- COMMAND [ARG...]" */
-    const char *summary;  /* one line for the list of verbs */
+    const char *name;        /* "run" */
+    const char *synopsis;    /* "[OPTIONS] -- COMMAND [ARG...]" */
+    const char *summary;     /* one line for the list of verbs */
     const char *description; /* a paragraph or two */
     const char *example;     /* lines to type, each with its own newline */
     const struct option_group *groups[OPTION_GROUPS_MAX + 1]; /* NULL-ended */

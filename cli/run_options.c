@@ -71,8 +71,8 @@ static size_t find_env(const struct run_options *run, const char *entry)
     size_t len = strcspn(entry, "=");
     size_t i = 0;
 
-    while (i < run->env_count && (strncmp(run->env[i], entry, len) != 0 ||
-                                  run->env[i][len] != '='))
+    while (i < run->env_count &&
+           (strncmp(run->env[i], entry, len) != 0 || run->env[i][len] != '='))
         i++;
     return i;
 }
@@ -136,8 +136,8 @@ static int read_env(const struct options *options, struct run_options *run,
     const char *value;
     int ret = file ? read_env_file(run, file, f) : 0;
 
-    for (size_t i = 0;
-         ret == 0 && (value = options_get_nth(options, "env", i)); i++) {
+    for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "env", i));
+         i++) {
         const char *here = strchr(value, '=') ? value : NULL;
 
         /* NAME alone: environ's own string, if it is set there. */
@@ -211,14 +211,14 @@ static int read_files(const struct options *options, struct run_options *run,
     const char *value;
     int ret = 0;
 
-    for (size_t i = 0;
-         ret == 0 && (value = options_get_nth(options, "put", i)); i++) {
+    for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "put", i));
+         i++) {
         ret = add_file(run, false, value, f);
         if (ret == 0)
             ret = check_put(&run->files[run->spec.file_count - 1], f);
     }
-    for (size_t i = 0;
-         ret == 0 && (value = options_get_nth(options, "get", i)); i++)
+    for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "get", i));
+         i++)
         ret = add_file(run, true, value, f);
     run->spec.files = run->files;
     return ret;
@@ -283,8 +283,8 @@ static int read_limits(const struct options *options, struct trial_spec *s,
     return ret;
 }
 
-static int read_command(const struct options *options,
-                        struct run_options *run, struct failure *f)
+static int read_command(const struct options *options, struct run_options *run,
+                        struct failure *f)
 {
     size_t count = (size_t)options->positional_count;
 
@@ -316,8 +316,7 @@ static int read_result_options(const struct options *options,
                           f);
     if (exit_code && !run->json)
         return fail_usage("exit-code", exit_code, "needs --json", NULL, f);
-    if (run->json && !strcmp(run->json, "-") &&
-        !options_has(options, "stdout"))
+    if (run->json && !strcmp(run->json, "-") && !options_has(options, "stdout"))
         return fail_usage("json", "-", "would mix with the command's output",
                           "add --stdout FILE or --stdout none", f);
     return 0;

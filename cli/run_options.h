@@ -22,8 +22,8 @@ struct run_options {
     char *env_text; /* --env-file's bytes */
     struct trial_file files[TRIAL_FILES_MAX];
     char *file_names[TRIAL_FILES_MAX]; /* "SRC\0DST" copies */
-    const char *json;   /* FILE, "-" or NULL */
-    const char *events; /* FILE or NULL */
+    const char *json;                  /* FILE, "-" or NULL */
+    const char *events;                /* FILE or NULL */
     bool exit_code_json;
 };
 

@@ -111,7 +111,7 @@ void boot_load_modules(void)
 
 void boot_loopback_up(void)
 {
-    struct ifreq ifr = { .ifr_name = "lo" };
+    struct ifreq ifr = {.ifr_name = "lo"};
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
@@ -123,13 +123,13 @@ void boot_loopback_up(void)
     close(fd);
 }
 
-uint64_t boot_memory_total(void)
+uint64_t boot_memory(const char *key)
 {
     char text[4096];
 
     if (sysfile_read(AT_FDCWD, "/proc/meminfo", text, sizeof(text)) < 0)
         return 0;
-    return sysfile_field(text, "MemTotal") * 1024u;
+    return sysfile_field(text, key) * 1024u;
 }
 
 void boot_power_off(void)

@@ -43,8 +43,8 @@ void boot_loopback_up(void);
 int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
                     int *ret_scratch_fd) __attribute__((warn_unused_result));
 
-/* Bytes of memory the kernel has (MemTotal). */
-uint64_t boot_memory_total(void);
+/* Bytes of memory: key is "MemTotal" or "MemAvailable"; 0: not known. */
+uint64_t boot_memory(const char *key);
 
 /* Writes everything back and powers off. Does not return. */
 void boot_power_off(void) __attribute__((noreturn));

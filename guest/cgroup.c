@@ -12,23 +12,25 @@
 #include "guest/sysfile.h"
 
 /*
- * What workloads may never have: room for the agent, its buffers (16 handles
- * of PROTO_WINDOW bytes, requests) and kernel memory nobody is charged for.
+ * What workloads may never have of the memory that is available when they
+ * start: room for the agent, its buffers (16 handles of PROTO_WINDOW bytes,
+ * requests) and for kernel memory that nobody is charged for. With less, a
+ * hog brings the whole guest to thrashing before it meets its own limit.
  */
 #define RESERVE_MIN (16ull << 20)
 #define RESERVE_MAX (64ull << 20)
 #define AGENT_MIN (8ull << 20)
 
-static uint64_t work_limit(uint64_t total)
+static uint64_t work_limit(uint64_t available)
 {
-    uint64_t reserve = total / 8;
+    uint64_t reserve = available / 8;
 
     if (reserve < RESERVE_MIN)
         reserve = RESERVE_MIN;
     if (reserve > RESERVE_MAX)
         reserve = RESERVE_MAX;
     /* A guest this small has no room to keep: half each. */
-    return total > 2 * reserve ? total - reserve : total / 2;
+    return available > 2 * reserve ? available - reserve : available / 2;
 }
 
 static int open_dir(int dirfd, const char *name)
@@ -66,27 +68,25 @@ static int move_self(int base_fd)
 
 static void set_limits(struct cgroup_tree *tree)
 {
-    tree->has_memory = enable(tree->base_fd, "+memory") &&
-                       enable(tree->work_fd, "+memory");
-    tree->has_pids = enable(tree->base_fd, "+pids") &&
-                     enable(tree->work_fd, "+pids");
+    tree->has_memory =
+        enable(tree->base_fd, "+memory") && enable(tree->work_fd, "+memory");
+    tree->has_pids =
+        enable(tree->base_fd, "+pids") && enable(tree->work_fd, "+pids");
     if (tree->has_memory &&
         sysfile_write_u64(tree->work_fd, "memory.max", tree->work_max))
         tree->has_memory = false;
     /* A wish, not a need: reclaim takes from the workload first. */
     if (tree->has_memory)
-        (void)!sysfile_write_u64(tree->base_fd, "agent/memory.min",
-                                 AGENT_MIN);
+        (void)!sysfile_write_u64(tree->base_fd, "agent/memory.min", AGENT_MIN);
 }
 
 int cgroup_tree_open(struct cgroup_tree *tree, const char *base,
-                     uint64_t memory_total)
+                     uint64_t available)
 {
     int ret;
 
-    *tree = (struct cgroup_tree){ .base_fd = -1, .work_fd = -1,
-                                  .files_fd = -1 };
-    tree->work_max = work_limit(memory_total);
+    *tree = (struct cgroup_tree){.base_fd = -1, .work_fd = -1, .files_fd = -1};
+    tree->work_max = work_limit(available);
     ret = tree->base_fd = open_dir(AT_FDCWD, base);
     if (ret < 0)
         return ret;
@@ -140,7 +140,7 @@ static int limit_memory(const struct cgroup_tree *tree, int fd, uint64_t max)
 int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
                   uint32_t pids_max, struct cgroup *ret_cgroup)
 {
-    struct cgroup cgroup = { .fd = -1 };
+    struct cgroup cgroup = {.fd = -1};
     int ret;
 
     /* Never a number twice: one that could not be removed stays behind. */
@@ -190,7 +190,7 @@ bool cgroup_is_populated(const struct cgroup *cgroup)
 void cgroup_read_usage(const struct cgroup *cgroup,
                        struct cgroup_usage *ret_usage)
 {
-    struct cgroup_usage usage = { 0 };
+    struct cgroup_usage usage = {0};
     char text[1024];
 
     if (cgroup->fd < 0)
@@ -204,8 +204,8 @@ void cgroup_read_usage(const struct cgroup *cgroup,
         usage.oom_kills = (uint32_t)sysfile_field(text, "oom_kill");
     if (sysfile_read(cgroup->fd, "pids.events", text, sizeof(text)) > 0)
         usage.pids_hits = (uint32_t)sysfile_field(text, "max");
-    if (sysfile_read(cgroup->fd, "memory.peak", text + 2,
-                     sizeof(text) - 2) > 0) {
+    if (sysfile_read(cgroup->fd, "memory.peak", text + 2, sizeof(text) - 2) >
+        0) {
         text[0] = 'p';
         text[1] = ' ';
         usage.memory_peak = sysfile_field(text, "p");

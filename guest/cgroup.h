@@ -4,7 +4,7 @@
  *
  *     base/            the cgroup root in a guest; a test's own elsewhere
  *       agent/         the agent itself: memory.min, no limit
- *       work/          memory.max = all of the guest less the reserve
+ *       work/          memory.max = what is available less a reserve
  *         files/       the agent's file helpers
  *         x<n>/        one per exec: memory.max, pids.max, killed as one
  *
@@ -38,11 +38,11 @@ struct cgroup_usage {
 
 /*
  * Builds the tree under the cgroup2 directory `base` and moves the caller into
- * agent/. memory_total: bytes of the whole guest. 0 or a negative errno.
+ * agent/. available: bytes of memory that are not in use yet (MemAvailable).
+ * 0 or a negative errno.
  */
 int cgroup_tree_open(struct cgroup_tree *tree, const char *base,
-                     uint64_t memory_total)
-    __attribute__((warn_unused_result));
+                     uint64_t available) __attribute__((warn_unused_result));
 
 /* Removes what can be removed and closes; for tests. */
 void cgroup_tree_close(struct cgroup_tree *tree);

@@ -23,7 +23,7 @@
 #include "guest/proto.h"
 #include "guest/sysfile.h"
 
-#define DEFAULT_PATH \
+#define DEFAULT_PATH                                                           \
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #define DEFAULTS_MAX 5u   /* variables the agent adds */
 #define NOFILE_SOFT 1024u /* what programs that loop over all fds expect */
@@ -105,7 +105,7 @@ static int set_capabilities(bool root)
     struct __user_cap_header_struct header = {
         .version = _LINUX_CAPABILITY_VERSION_3,
     };
-    struct __user_cap_data_struct data[2] = { { 0 }, { 0 } };
+    struct __user_cap_data_struct data[2] = {{0}, {0}};
 
     for (size_t i = 0; root && i < sizeof(kept_capabilities); i++) {
         unsigned int c = kept_capabilities[i];
@@ -216,7 +216,7 @@ static void exec_file(const char *path, const char *const *argv,
     union {
         const char *const *in;
         char *const *out;
-    } a = { .in = argv }, e = { .in = env };
+    } a = {.in = argv}, e = {.in = env};
 
     execve(path, a.out, e.out);
 }
@@ -265,8 +265,8 @@ static int take_terminal(const struct user *user)
 
 static int reset_process(void)
 {
-    const struct rlimit core = { 0, 0 };
-    struct rlimit files = { NOFILE_SOFT, NOFILE_HARD };
+    const struct rlimit core = {0, 0};
+    struct rlimit files = {NOFILE_SOFT, NOFILE_HARD};
     struct rlimit now;
     sigset_t none;
 
@@ -312,21 +312,21 @@ static struct child_failure child_run(const struct child_exec *spec,
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         ret = -errno;
     if (ret)
-        return (struct child_failure){ PROTO_FAIL_SYSTEM, (uint32_t)-ret };
+        return (struct child_failure){PROTO_FAIL_SYSTEM, (uint32_t)-ret};
     /* As the user: what they may not enter is no working directory. Only a
        home that is gone is forgiven, nobody asked for it by name. */
     if (chdir(cwd) < 0 && (spec->cwd[0] || chdir("/") < 0))
-        return (struct child_failure){ PROTO_FAIL_CWD, (uint32_t)errno };
+        return (struct child_failure){PROTO_FAIL_CWD, (uint32_t)errno};
     ret = exec_program(spec->argv, env);
-    return (struct child_failure){ exec_reason(ret), (uint32_t)ret };
+    return (struct child_failure){exec_reason(ret), (uint32_t)ret};
 }
 
 static void __attribute__((noreturn))
 child_main(const struct sandbox *sandbox, const struct child_exec *spec,
            int report_fd)
 {
-    const int fds[] = { spec->fds[0], spec->fds[1], spec->fds[2], report_fd };
-    struct child_failure failure = { PROTO_FAIL_SYSTEM, 0 };
+    const int fds[] = {spec->fds[0], spec->fds[1], spec->fds[2], report_fd};
+    struct child_failure failure = {PROTO_FAIL_SYSTEM, 0};
     struct user user;
     int ret, root_fd;
 
@@ -347,7 +347,7 @@ child_main(const struct sandbox *sandbox, const struct child_exec *spec,
     ret = users_resolve_at(root_fd, spec->user, &user);
     sysfile_close(&root_fd);
     if (ret) {
-        failure = (struct child_failure){ PROTO_FAIL_USER, (uint32_t)-ret };
+        failure = (struct child_failure){PROTO_FAIL_USER, (uint32_t)-ret};
         goto out_report;
     }
     failure = child_run(spec, &user);

@@ -25,9 +25,9 @@ struct child_exec {
     const char *const *env;  /* NULL-terminated */
     const char *user;
     const char *cwd;
-    uint32_t flags;     /* PROTO_EXEC_* */
-    int fds[3];         /* become 0, 1, 2 */
-    int procs_fd;       /* cgroup.procs to join */
+    uint32_t flags; /* PROTO_EXEC_* */
+    int fds[3];     /* become 0, 1, 2 */
+    int procs_fd;   /* cgroup.procs to join */
 };
 
 /*

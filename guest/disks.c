@@ -43,7 +43,7 @@ static void clean_serial(char *serial)
 /* One entry of /sys/block: 0 if it is a virtio disk. */
 static int read_disk(const char *name, struct sandbox_disk *ret_disk)
 {
-    struct sandbox_disk disk = { 0 };
+    struct sandbox_disk disk = {0};
     char path[300], text[64];
 
     if (strncmp(name, "vd", 2) != 0 || strlen(name) >= sizeof(disk.name))
@@ -96,7 +96,7 @@ static bool take_disk(struct sandbox_config *config, const char *serial,
 /* "erofs", "squashfs", or NULL. */
 static const char *detect_type(const char *device)
 {
-    uint32_t magic[2] = { 0, 0 };
+    uint32_t magic[2] = {0, 0};
     int fd = open(device, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
@@ -184,8 +184,8 @@ static int mount_overlay(bool writable)
         return 0;
     }
     if (mount("overlay", BOOT_ROOT, "overlay", MS_NODEV,
-              "lowerdir=" LOWER ",upperdir=" SCRATCH "/upper,workdir="
-              SCRATCH "/work") < 0)
+              "lowerdir=" LOWER ",upperdir=" SCRATCH "/upper,workdir=" SCRATCH
+              "/work") < 0)
         return -errno;
     (void)!umount2(LOWER, MNT_DETACH);
     (void)!umount2(SCRATCH, MNT_DETACH);

@@ -16,8 +16,8 @@
 #include "guest/child.h"
 #include "guest/sysfile.h"
 
-#define KILL_POLL_MS 5u        /* between looks at a dying cgroup */
-#define DISK_FULL_BLOCKS 16u   /* fewer free blocks than this is full */
+#define KILL_POLL_MS 5u      /* between looks at a dying cgroup */
+#define DISK_FULL_BLOCKS 16u /* fewer free blocks than this is full */
 
 /* Ends of the three pipes (or one terminal) while an exec is being forked. */
 struct exec_ends {
@@ -74,7 +74,7 @@ static int make_pipes(struct exec_ends *e, uint32_t flags)
 
 static int set_winsize(int fd, uint16_t rows, uint16_t cols)
 {
-    struct winsize size = { .ws_row = rows, .ws_col = cols };
+    struct winsize size = {.ws_row = rows, .ws_col = cols};
 
     return ioctl(fd, TIOCSWINSZ, &size) < 0 ? -errno : 0;
 }
@@ -152,15 +152,16 @@ static int split_strings(const char *text, size_t bytes, size_t count,
 }
 
 /* Forks with everything prepared; takes the ends over in any case. */
-static int exec_fork(struct handle *h, struct agent *agent,
-                     struct exec_ends *e, const char *const *argv,
-                     const char *const *env)
+static int exec_fork(struct handle *h, struct agent *agent, struct exec_ends *e,
+                     const char *const *argv, const char *const *env)
 {
     struct child_exec spec = {
-        .argv = argv, .env = env,
-        .user = h->request->user, .cwd = h->request->cwd,
+        .argv = argv,
+        .env = env,
+        .user = h->request->user,
+        .cwd = h->request->cwd,
         .flags = h->request->flags,
-        .fds = { e->child[0], e->child[1], e->child[2] },
+        .fds = {e->child[0], e->child[1], e->child[2]},
     };
     pid_t pid;
     int ret = spec.procs_fd = cgroup_open_procs(h->cgroup.fd);
@@ -177,8 +178,8 @@ static int exec_fork(struct handle *h, struct agent *agent,
     outlet_init(&h->out[1], e->mine[2]);
     e->mine[1] = e->mine[2] = -1;
     if (e->mine[0] >= 0) {
-        ret = inlet_open(&h->in, e->mine[0],
-                         h->request->flags & PROTO_EXEC_TTY);
+        ret =
+            inlet_open(&h->in, e->mine[0], h->request->flags & PROTO_EXEC_TTY);
         if (ret == 0)
             e->mine[0] = -1;
     }
@@ -198,8 +199,8 @@ static int exec_prepare(struct handle *h, struct agent *agent,
     ret = sandbox_ensure(&agent->sandbox);
     if (ret)
         return ret;
-    ret = cgroup_create(&agent->cgroups, request->memory_max,
-                        request->pids_max, &h->cgroup);
+    ret = cgroup_create(&agent->cgroups, request->memory_max, request->pids_max,
+                        &h->cgroup);
     if (ret)
         return ret;
     if (request->flags & PROTO_EXEC_TTY)
@@ -358,8 +359,7 @@ static void sample_disk(struct handle *h, const struct agent *agent)
         h->exit_flags |= PROTO_EXIT_DISK_FULL;
 }
 
-static void sample(struct handle *h, const struct agent *agent,
-                   uint64_t now_ms)
+static void sample(struct handle *h, const struct agent *agent, uint64_t now_ms)
 {
     sample_disk(h, agent);
     sample_pids(h, agent);
@@ -378,8 +378,7 @@ static void check_deadline(struct handle *h, uint64_t now_ms)
 static void step_run(struct handle *h, const struct agent *agent,
                      uint64_t now_ms)
 {
-    if (h->sample_ms == HANDLE_NO_TIME || now_ms >= h->sample_ms ||
-        h->reaped)
+    if (h->sample_ms == HANDLE_NO_TIME || now_ms >= h->sample_ms || h->reaped)
         sample(h, agent, now_ms);
     check_deadline(h, now_ms);
     if (!h->reaped)
@@ -398,6 +397,11 @@ static void step_run(struct handle *h, const struct agent *agent,
 
 static void pump_output(struct handle *h, struct conn *conn, uint64_t now_ms)
 {
+    /* What is being killed takes its time to let go of the pipes: a large
+       process must be torn down first. Bounded by kill_ms. */
+    if (h->state == HANDLE_DRAIN && now_ms < h->kill_ms &&
+        cgroup_is_populated(&h->cgroup))
+        h->drain_ms = now_ms + EXEC_DRAIN_MS;
     for (size_t i = 0; i < 2; i++) {
         uint32_t stream = i == 0 ? PROTO_STDOUT : PROTO_STDERR;
 
@@ -415,15 +419,15 @@ static bool is_cleared(struct handle *h, bool output, uint64_t now_ms)
 {
     if (h->pid > 0 && !h->reaped)
         return false;
-    if (output && (h->out[0].fd >= 0 || h->out[1].fd >= 0)) {
-        if (now_ms < h->drain_ms)
-            return false;
-        h->exit_flags |= PROTO_EXIT_UNDRAINED;
-    }
     if (cgroup_is_populated(&h->cgroup)) {
         if (now_ms < h->kill_ms)
             return false;
         h->exit_flags |= PROTO_EXIT_UNKILLED;
+    }
+    if (output && (h->out[0].fd >= 0 || h->out[1].fd >= 0)) {
+        if (now_ms < h->drain_ms)
+            return false;
+        h->exit_flags |= PROTO_EXIT_UNDRAINED;
     }
     return true;
 }

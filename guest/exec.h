@@ -15,9 +15,9 @@
 
 #include "guest/handle.h"
 
-#define EXEC_DRAIN_MS 1000u  /* wait for output that does not end */
-#define EXEC_KILL_MS 2000u   /* wait for killed processes to go */
-#define EXEC_SAMPLE_MS 500u  /* how often disk and processes are looked at */
+#define EXEC_DRAIN_MS 1000u /* wait for output that does not end */
+#define EXEC_KILL_MS 2000u  /* wait for killed processes to go */
+#define EXEC_SAMPLE_MS 500u /* how often disk and processes are looked at */
 
 /*
  * EXEC_OPEN: makes a free handle an exec. Failure is a state of the handle

@@ -295,8 +295,8 @@ pid_t filejob_spawn(struct sandbox *sandbox, uint16_t type,
     pid = sandbox_fork(sandbox, false);
     if (pid == 0) {
         /* Without data the report stands in, so that there are two. */
-        const int fds[3] = { report[1], data_fd >= 0 ? data_fd : report[1],
-                             procs_fd };
+        const int fds[3] = {report[1], data_fd >= 0 ? data_fd : report[1],
+                            procs_fd};
 
         job_main(sandbox, type, request, fds);
     }

@@ -47,10 +47,9 @@ void handle_kill(struct handle *h)
         kill(h->pid, SIGKILL);
 }
 
-static size_t add_fd(struct pollfd *ret_fds, size_t count, int fd,
-                     short events)
+static size_t add_fd(struct pollfd *ret_fds, size_t count, int fd, short events)
 {
-    ret_fds[count] = (struct pollfd){ .fd = fd, .events = events };
+    ret_fds[count] = (struct pollfd){.fd = fd, .events = events};
     return count + 1;
 }
 

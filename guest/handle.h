@@ -36,7 +36,7 @@ enum handle_state {
     HANDLE_COLLECT, /* exec: its strings are on the way */
     HANDLE_START,   /* exec: forked, execve not heard of yet */
     HANDLE_RUN,
-    HANDLE_DRAIN,   /* its process has ended; the rest is being cleared up */
+    HANDLE_DRAIN, /* its process has ended; the rest is being cleared up */
 };
 
 #define HANDLE_NO_TIME UINT64_MAX

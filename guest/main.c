@@ -56,10 +56,9 @@ static void set_up_agent(struct agent *agent, struct sandbox_config *config,
     int ret;
 
     agent->scratch_fd = -1;
-    agent->memory_total = boot_memory_total();
+    agent->memory_total = boot_memory("MemTotal");
     sandbox_init(&agent->sandbox, NULL);
-    ret = boot_mount_root(config, options->scratch_limit,
-                          &agent->scratch_fd);
+    ret = boot_mount_root(config, options->scratch_limit, &agent->scratch_fd);
     if (ret == -ENODEV) {
         boot_say("no disk with the serial \"root\": nothing to run in");
         return;
@@ -68,7 +67,8 @@ static void set_up_agent(struct agent *agent, struct sandbox_config *config,
         boot_say("cannot mount the root file system: %s", strerror(-ret));
         return;
     }
-    ret = cgroup_tree_open(&agent->cgroups, BOOT_CGROUP, agent->memory_total);
+    ret = cgroup_tree_open(&agent->cgroups, BOOT_CGROUP,
+                           boot_memory("MemAvailable"));
     if (ret) {
         boot_say("cannot set up cgroups: %s", strerror(-ret));
         return;
@@ -127,8 +127,7 @@ int main(void)
     int ret;
 
     if (getpid() != 1) {
-        fputs("agent: this program is the init of a microsbx guest\n",
-              stderr);
+        fputs("agent: this program is the init of a microsbx guest\n", stderr);
         return 1;
     }
     open_stdio();
@@ -139,8 +138,7 @@ int main(void)
     if (ret == 0)
         ret = boot_mount_kernel();
     if (ret)
-        boot_say("cannot mount the kernel's file systems: %s",
-                 strerror(-ret));
+        boot_say("cannot mount the kernel's file systems: %s", strerror(-ret));
     protect_self();
     boot_load_modules();
     boot_loopback_up();

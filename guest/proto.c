@@ -25,32 +25,30 @@ struct type_rule {
 #define EITHER (PROTO_FROM_HOST | PROTO_FROM_GUEST)
 
 static const struct type_rule type_rules[] = {
-    { PROTO_EXEC_OPEN, PROTO_FROM_HOST, true, EXEC_OPEN_FIXED,
-      EXEC_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
-    { PROTO_EXEC_STRINGS, PROTO_FROM_HOST, true, 1, PROTO_PAYLOAD_MAX },
-    { PROTO_EXEC_SIGNAL, PROTO_FROM_HOST, true, 4, 4 },
-    { PROTO_EXEC_WINSIZE, PROTO_FROM_HOST, true, 4, 4 },
-    { PROTO_FILE_WRITE, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
-      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
-    { PROTO_FILE_READ, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
-      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
-    { PROTO_FILE_STAT, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
-      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
-    { PROTO_FILE_MKDIR, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
-      FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2 },
-    { PROTO_CANCEL, PROTO_FROM_HOST, true, 0, 0 },
-    { PROTO_SHUTDOWN, PROTO_FROM_HOST, false, 0, 0 },
-    { PROTO_EOF, PROTO_FROM_HOST, true, 4, 4 },
-    { PROTO_DATA, EITHER, true, 5, PROTO_PAYLOAD_MAX },
-    { PROTO_CREDIT, EITHER, true, 8, 8 },
-    { PROTO_HELLO, PROTO_FROM_GUEST, false, HELLO_FIXED,
-      HELLO_FIXED + PROTO_RELEASE_MAX - 1 },
-    { PROTO_EXEC_STARTED, PROTO_FROM_GUEST, true, 0, 0 },
-    { PROTO_EXEC_FAILED, PROTO_FROM_GUEST, true, 8, 8 },
-    { PROTO_EXEC_EXIT, PROTO_FROM_GUEST, true, EXEC_EXIT_SIZE,
-      EXEC_EXIT_SIZE },
-    { PROTO_FILE_DONE, PROTO_FROM_GUEST, true, FILE_DONE_SIZE,
-      FILE_DONE_SIZE },
+    {PROTO_EXEC_OPEN, PROTO_FROM_HOST, true, EXEC_OPEN_FIXED,
+     EXEC_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2},
+    {PROTO_EXEC_STRINGS, PROTO_FROM_HOST, true, 1, PROTO_PAYLOAD_MAX},
+    {PROTO_EXEC_SIGNAL, PROTO_FROM_HOST, true, 4, 4},
+    {PROTO_EXEC_WINSIZE, PROTO_FROM_HOST, true, 4, 4},
+    {PROTO_FILE_WRITE, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+     FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2},
+    {PROTO_FILE_READ, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+     FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2},
+    {PROTO_FILE_STAT, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+     FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2},
+    {PROTO_FILE_MKDIR, PROTO_FROM_HOST, true, FILE_OPEN_FIXED,
+     FILE_OPEN_FIXED + PROTO_USER_MAX + PROTO_PATH_MAX - 2},
+    {PROTO_CANCEL, PROTO_FROM_HOST, true, 0, 0},
+    {PROTO_SHUTDOWN, PROTO_FROM_HOST, false, 0, 0},
+    {PROTO_EOF, PROTO_FROM_HOST, true, 4, 4},
+    {PROTO_DATA, EITHER, true, 5, PROTO_PAYLOAD_MAX},
+    {PROTO_CREDIT, EITHER, true, 8, 8},
+    {PROTO_HELLO, PROTO_FROM_GUEST, false, HELLO_FIXED,
+     HELLO_FIXED + PROTO_RELEASE_MAX - 1},
+    {PROTO_EXEC_STARTED, PROTO_FROM_GUEST, true, 0, 0},
+    {PROTO_EXEC_FAILED, PROTO_FROM_GUEST, true, 8, 8},
+    {PROTO_EXEC_EXIT, PROTO_FROM_GUEST, true, EXEC_EXIT_SIZE, EXEC_EXIT_SIZE},
+    {PROTO_FILE_DONE, PROTO_FROM_GUEST, true, FILE_DONE_SIZE, FILE_DONE_SIZE},
 };
 
 /* ---- bytes -------------------------------------------------------------- */
@@ -207,8 +205,8 @@ void proto_put_exec_open(struct proto_writer *w, uint32_t id,
 {
     size_t user = strnlen(m->user, sizeof(m->user) - 1);
     size_t cwd = strnlen(m->cwd, sizeof(m->cwd) - 1);
-    uint8_t *p = put_frame(w, PROTO_EXEC_OPEN, id,
-                           EXEC_OPEN_FIXED + user + cwd);
+    uint8_t *p =
+        put_frame(w, PROTO_EXEC_OPEN, id, EXEC_OPEN_FIXED + user + cwd);
 
     if (!p)
         return;
@@ -376,7 +374,7 @@ int proto_get_data(const void *payload, size_t len, uint32_t *ret_stream,
 int proto_get_hello(const void *payload, size_t len, struct proto_hello *ret_m)
 {
     const uint8_t *p = payload;
-    struct proto_hello m = { 0 };
+    struct proto_hello m = {0};
 
     if (len < HELLO_FIXED || get32(p) != PROTO_MAGIC)
         return -EBADMSG;
@@ -394,9 +392,8 @@ int proto_get_hello(const void *payload, size_t len, struct proto_hello *ret_m)
 /* Counts and sizes that can be true: one NUL at least for each string. */
 static bool exec_open_is_sane(const struct proto_exec_open *m)
 {
-    return !(m->flags & ~PROTO_EXEC_FLAGS_KNOWN) &&
-           m->argc >= 1 && m->argc <= PROTO_ARGV_MAX &&
-           m->envc <= PROTO_ENV_MAX &&
+    return !(m->flags & ~PROTO_EXEC_FLAGS_KNOWN) && m->argc >= 1 &&
+           m->argc <= PROTO_ARGV_MAX && m->envc <= PROTO_ENV_MAX &&
            m->argv_bytes >= m->argc && m->env_bytes >= m->envc &&
            m->argv_bytes <= PROTO_ARGV_BYTES_MAX &&
            m->env_bytes <= PROTO_ENV_BYTES_MAX &&
@@ -443,8 +440,7 @@ int proto_get_exec_failed(const void *payload, size_t len,
         return -EBADMSG;
     m.reason = get32(p);
     m.err = get32(p + 4);
-    if (m.reason < 1 || m.reason > PROTO_FAIL_LAST ||
-        m.err > PROTO_ERRNO_MAX)
+    if (m.reason < 1 || m.reason > PROTO_FAIL_LAST || m.err > PROTO_ERRNO_MAX)
         return -EBADMSG;
     *ret_m = m;
     return 0;
@@ -471,8 +467,8 @@ int proto_get_exec_exit(const void *payload, size_t len,
     m.stdin_bytes = get64(p + 60);
     m.stdout_bytes = get64(p + 68);
     m.stderr_bytes = get64(p + 76);
-    if ((m.flags & ~PROTO_EXIT_FLAGS_KNOWN) || m.code > 255 ||
-        m.signal > 64 || (m.code != 0 && m.signal != 0))
+    if ((m.flags & ~PROTO_EXIT_FLAGS_KNOWN) || m.code > 255 || m.signal > 64 ||
+        (m.code != 0 && m.signal != 0))
         return -EBADMSG;
     *ret_m = m;
     return 0;
@@ -553,8 +549,7 @@ void proto_inbox_add(struct proto_inbox *inbox, size_t len)
     inbox->used += len;
 }
 
-int proto_inbox_next(struct proto_inbox *inbox,
-                     struct proto_header *ret_header,
+int proto_inbox_next(struct proto_inbox *inbox, struct proto_header *ret_header,
                      const uint8_t **ret_payload)
 {
     const uint8_t *frame = inbox->buf + inbox->head;

@@ -61,16 +61,16 @@
 #define PROTO_PAYLOAD_MAX 65536u
 #define PROTO_FRAME_MAX (PROTO_HEADER_SIZE + PROTO_PAYLOAD_MAX)
 #define PROTO_DATA_MAX (PROTO_PAYLOAD_MAX - 4u) /* bytes in a DATA frame */
-#define PROTO_WINDOW 131072u       /* credit of a fresh stream */
-#define PROTO_HANDLES_MAX 16u      /* live execs and file operations */
+#define PROTO_WINDOW 131072u                    /* credit of a fresh stream */
+#define PROTO_HANDLES_MAX 16u           /* live execs and file operations */
 #define PROTO_ARGV_BYTES_MAX (1u << 20) /* all arguments, NULs included */
 #define PROTO_ENV_BYTES_MAX (1u << 20)
-#define PROTO_ARGV_MAX 65536u      /* number of arguments */
+#define PROTO_ARGV_MAX 65536u /* number of arguments */
 #define PROTO_ENV_MAX 16384u
-#define PROTO_PATH_MAX 4096u       /* with its NUL */
-#define PROTO_USER_MAX 256u        /* with its NUL */
+#define PROTO_PATH_MAX 4096u /* with its NUL */
+#define PROTO_USER_MAX 256u  /* with its NUL */
 #define PROTO_ERRNO_MAX 4095u
-#define PROTO_RELEASE_MAX 65u      /* with its NUL, as in struct utsname */
+#define PROTO_RELEASE_MAX 65u /* with its NUL, as in struct utsname */
 
 enum proto_type {
     /* host to guest */
@@ -309,8 +309,7 @@ void proto_inbox_add(struct proto_inbox *inbox, size_t len);
  * Takes the next frame: 1, 0 (none is complete) or -EBADMSG. The payload is
  * not looked at.
  */
-int proto_inbox_next(struct proto_inbox *inbox,
-                     struct proto_header *ret_header,
+int proto_inbox_next(struct proto_inbox *inbox, struct proto_header *ret_header,
                      const uint8_t **ret_payload)
     __attribute__((warn_unused_result));
 

@@ -20,15 +20,19 @@
 #include "guest/sysfile.h"
 
 #define SANDBOX_HOSTNAME "microsbx"
-#define SANDBOX_NAMESPACES \
+#define SANDBOX_NAMESPACES                                                     \
     (CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS)
 
 void sandbox_init(struct sandbox *sandbox, const struct sandbox_config *config)
 {
     *sandbox = (struct sandbox){
         .config = config,
-        .mnt_fd = -1, .pid_fd = -1, .ipc_fd = -1, .uts_fd = -1,
-        .own_pid_fd = -1, .pts_fd = -1,
+        .mnt_fd = -1,
+        .pid_fd = -1,
+        .ipc_fd = -1,
+        .uts_fd = -1,
+        .own_pid_fd = -1,
+        .pts_fd = -1,
     };
 }
 
@@ -42,7 +46,7 @@ void sandbox_init(struct sandbox *sandbox, const struct sandbox_config *config)
  */
 static int take_root(const struct sandbox_config *config)
 {
-    static const char *const agents[] = { "/proc", "/sys", "/dev" };
+    static const char *const agents[] = {"/proc", "/sys", "/dev"};
 
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         chdir(config->root) < 0)
@@ -63,8 +67,7 @@ static int keeper_build(const struct sandbox_config *config)
 
     if (ret == 0)
         ret = sandbox_populate(config);
-    if (ret == 0 &&
-        sethostname(SANDBOX_HOSTNAME, strlen(SANDBOX_HOSTNAME)) < 0)
+    if (ret == 0 && sethostname(SANDBOX_HOSTNAME, strlen(SANDBOX_HOSTNAME)) < 0)
         ret = -errno;
     return ret;
 }
@@ -124,8 +127,8 @@ static int start_keeper(struct sandbox *sandbox)
     if (pid == 0)
         keeper_main(sandbox->config, report[1]);
     close(report[1]);
-    if (pid > 0 && read(report[0], &result, sizeof(result)) !=
-                       (ssize_t)sizeof(result))
+    if (pid > 0 &&
+        read(report[0], &result, sizeof(result)) != (ssize_t)sizeof(result))
         result = -EIO;
     close(report[0]);
     if (pid < 0)

@@ -46,15 +46,13 @@ struct sandbox {
 };
 
 /* config NULL: every use answers -ENODEV. */
-void sandbox_init(struct sandbox *sandbox,
-                  const struct sandbox_config *config);
+void sandbox_init(struct sandbox *sandbox, const struct sandbox_config *config);
 
 /*
  * Makes sure that the namespaces exist, building them if there are none yet
  * or if their keeper has died. 0 or a negative errno (-ENODEV: no root).
  */
-int sandbox_ensure(struct sandbox *sandbox)
-    __attribute__((warn_unused_result));
+int sandbox_ensure(struct sandbox *sandbox) __attribute__((warn_unused_result));
 
 /* The keeper was reaped; the namespaces died with it. */
 void sandbox_lost(struct sandbox *sandbox);

@@ -21,15 +21,16 @@
 static const char *const proc_read_only[] = {
     "/proc/sys",           /* panic, core_pattern, modprobe, ... */
     "/proc/sysrq-trigger", /* reboots the guest */
-    "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi",
-    "/proc/dynamic_debug",
+    "/proc/irq",           "/proc/bus",  "/proc/fs",
+    "/proc/acpi",          "/proc/scsi", "/proc/dynamic_debug",
 };
 
 /* Windows into the kernel: replaced by /dev/null. */
 static const char *const proc_masked[] = {
-    "/proc/kcore", "/proc/kmsg", "/proc/keys", "/proc/timer_list",
-    "/proc/sched_debug", "/proc/kallsyms", "/proc/kpagecount",
-    "/proc/kpageflags", "/proc/kpagecgroup", "/proc/slabinfo",
+    "/proc/kcore",      "/proc/kmsg",        "/proc/keys",
+    "/proc/timer_list", "/proc/sched_debug", "/proc/kallsyms",
+    "/proc/kpagecount", "/proc/kpageflags",  "/proc/kpagecgroup",
+    "/proc/slabinfo",
 };
 
 struct node {
@@ -38,16 +39,14 @@ struct node {
 };
 
 static const struct node nodes[] = {
-    { "/dev/null", 1, 3 },   { "/dev/zero", 1, 5 }, { "/dev/full", 1, 7 },
-    { "/dev/random", 1, 8 }, { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 },
+    {"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+    {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0},
 };
 
 static const char *const dev_links[][2] = {
-    { "pts/ptmx", "/dev/ptmx" },
-    { "/proc/self/fd", "/dev/fd" },
-    { "/proc/self/fd/0", "/dev/stdin" },
-    { "/proc/self/fd/1", "/dev/stdout" },
-    { "/proc/self/fd/2", "/dev/stderr" },
+    {"pts/ptmx", "/dev/ptmx"},          {"/proc/self/fd", "/dev/fd"},
+    {"/proc/self/fd/0", "/dev/stdin"},  {"/proc/self/fd/1", "/dev/stdout"},
+    {"/proc/self/fd/2", "/dev/stderr"},
 };
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
@@ -77,15 +76,15 @@ static int make_read_only(const char *path)
         return errno == ENOENT ? 0 : -errno;
     if (mount(NULL, path, NULL,
               MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
-                  MS_NOEXEC, NULL) < 0)
+                  MS_NOEXEC,
+              NULL) < 0)
         return -errno;
     return 0;
 }
 
 static int make_proc(void)
 {
-    int ret = mount_at("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                       NULL);
+    int ret = mount_at("proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 
     for (size_t i = 0; ret == 0 && i < COUNT(proc_read_only); i++)
         ret = make_read_only(proc_read_only[i]);
@@ -99,15 +98,15 @@ static int make_proc(void)
 
 static int make_sys(void)
 {
-    int ret = mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC,
-                       NULL);
+    int ret = mount_at("sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
 
     if (ret)
         return ret;
     /* On the mount, not on the file system, which the agent shares. */
     if (mount(NULL, "/sys", NULL,
               MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
-                  MS_NOEXEC, NULL) < 0)
+                  MS_NOEXEC,
+              NULL) < 0)
         return -errno;
     return 0;
 }

@@ -73,8 +73,8 @@ static void disconnect(struct server *server)
 
 /* ---- frames ------------------------------------------------------------- */
 
-static int open_exec(struct server *server, uint32_t id,
-                     const uint8_t *payload, size_t len)
+static int open_exec(struct server *server, uint32_t id, const uint8_t *payload,
+                     size_t len)
 {
     struct handle *h = find_free(server);
     struct proto_exec_open request;
@@ -87,8 +87,8 @@ static int open_exec(struct server *server, uint32_t id,
         return 0;
     }
     w = conn_writer(&server->conn);
-    proto_put_exec_failed(&w, id, &(struct proto_exec_failed){
-        PROTO_FAIL_BUSY, EBUSY });
+    proto_put_exec_failed(&w, id,
+                          &(struct proto_exec_failed){PROTO_FAIL_BUSY, EBUSY});
     conn_commit(&server->conn, &w);
     return 0;
 }
@@ -107,8 +107,8 @@ static int open_file(struct server *server, const struct proto_header *header,
         return 0;
     }
     w = conn_writer(&server->conn);
-    proto_put_file_done(&w, header->id, &(struct proto_file_done){
-        .err = EBUSY });
+    proto_put_file_done(&w, header->id,
+                        &(struct proto_file_done){.err = EBUSY});
     conn_commit(&server->conn, &w);
     return 0;
 }
@@ -268,7 +268,7 @@ static bool peer_is_host(const struct sockaddr_vm *peer)
 
 static void accept_peer(struct server *server)
 {
-    struct sockaddr_vm peer = { 0 };
+    struct sockaddr_vm peer = {0};
     socklen_t len = sizeof(peer);
     int fd = accept4(server->listen_fd, (struct sockaddr *)&peer, &len,
                      SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -342,13 +342,13 @@ static size_t fill_poll(const struct server *server, struct pollfd *fds)
     /* A new connection waits until the old one's handles are gone. */
     bool accepting = conn_is_open(conn) || !has_handles(server);
 
-    fds[0] = (struct pollfd){ server->signal_fd, POLLIN, 0 };
-    fds[1] = (struct pollfd){ accepting ? server->listen_fd : -1, POLLIN, 0 };
+    fds[0] = (struct pollfd){server->signal_fd, POLLIN, 0};
+    fds[1] = (struct pollfd){accepting ? server->listen_fd : -1, POLLIN, 0};
     if (!server->stalled)
         events |= POLLIN;
     if (conn_wants_send(conn))
         events |= POLLOUT;
-    fds[2] = (struct pollfd){ conn->fd, events, 0 };
+    fds[2] = (struct pollfd){conn->fd, events, 0};
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
         const struct handle *h = &server->handles[i];
 

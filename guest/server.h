@@ -22,15 +22,15 @@ struct server {
     int signal_fd;       /* owned: SIGCHLD */
     pid_t watch_pid;     /* the loop ends when it does; 0: none */
     struct conn conn;
-    uint32_t last_id;    /* highest handle id of this connection */
-    uint32_t turn;       /* who is served first in this round */
-    bool shutdown;       /* SHUTDOWN was received */
-    bool stalled;        /* something waits for room in conn's queue */
+    uint32_t last_id; /* highest handle id of this connection */
+    uint32_t turn;    /* who is served first in this round */
+    bool shutdown;    /* SHUTDOWN was received */
+    bool stalled;     /* something waits for room in conn's queue */
     struct handle handles[PROTO_HANDLES_MAX];
 };
 
 enum server_end {
-    SERVER_SHUTDOWN,     /* the host asked for it */
+    SERVER_SHUTDOWN, /* the host asked for it */
     SERVER_WATCHED_ENDED,
     SERVER_DISCONNECTED, /* only without a listening socket */
 };
@@ -66,7 +66,6 @@ int server_listen(void) __attribute__((warn_unused_result));
  * tests and fuzzers reach the parser without a socket.
  */
 int server_dispatch(struct server *server, const struct proto_header *header,
-                    const uint8_t *payload)
-    __attribute__((warn_unused_result));
+                    const uint8_t *payload) __attribute__((warn_unused_result));
 
 #endif

@@ -45,8 +45,7 @@ static int open_console(void)
 
 static void set_size(int fd, const struct cmdline *options)
 {
-    struct winsize size = { .ws_row = options->rows,
-                            .ws_col = options->cols };
+    struct winsize size = {.ws_row = options->rows, .ws_col = options->cols};
 
     if (options->rows && options->cols)
         (void)!ioctl(fd, TIOCSWINSZ, &size);
@@ -68,12 +67,16 @@ static pid_t await_exec(pid_t pid, int report_fd)
 
 static pid_t start_inside(struct agent *agent, int tty, const char *term)
 {
-    const char *const argv[] = { SHELL, "-i", NULL };
+    const char *const argv[] = {SHELL, "-i", NULL};
     char term_env[80];
-    const char *const env[] = { term_env, NULL };
+    const char *const env[] = {term_env, NULL};
     struct child_exec spec = {
-        .argv = argv, .env = env, .user = "root", .cwd = "",
-        .flags = PROTO_EXEC_TTY, .fds = { tty, tty, tty },
+        .argv = argv,
+        .env = env,
+        .user = "root",
+        .cwd = "",
+        .flags = PROTO_EXEC_TTY,
+        .fds = {tty, tty, tty},
     };
     struct cgroup cgroup;
     int report_fd;

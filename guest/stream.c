@@ -15,7 +15,7 @@
 
 void inlet_init(struct inlet *in)
 {
-    *in = (struct inlet){ .fd = -1 };
+    *in = (struct inlet){.fd = -1};
 }
 
 void inlet_expect(struct inlet *in)
@@ -138,7 +138,7 @@ void inlet_give_credit(struct inlet *in, struct conn *conn, uint32_t id,
 
 void outlet_init(struct outlet *out, int fd)
 {
-    *out = (struct outlet){ .fd = fd, .credit = PROTO_WINDOW };
+    *out = (struct outlet){.fd = fd, .credit = PROTO_WINDOW};
 }
 
 void outlet_fini(struct outlet *out)

@@ -15,15 +15,15 @@
 #include "guest/conn.h"
 
 struct inlet {
-    int fd;            /* owned, non-blocking; -1: nobody takes bytes */
-    bool expected;     /* the host may send on it at all */
-    bool tty;          /* its end is a character, not a close */
-    bool ended;        /* the host has sent EOF */
-    uint8_t *ring;     /* PROTO_WINDOW bytes, owned */
+    int fd;        /* owned, non-blocking; -1: nobody takes bytes */
+    bool expected; /* the host may send on it at all */
+    bool tty;      /* its end is a character, not a close */
+    bool ended;    /* the host has sent EOF */
+    uint8_t *ring; /* PROTO_WINDOW bytes, owned */
     size_t head, used;
-    uint32_t credit;   /* what the host may still send */
-    uint32_t owed;     /* disposed of, not yet given back */
-    uint64_t bytes;    /* written to fd */
+    uint32_t credit; /* what the host may still send */
+    uint32_t owed;   /* disposed of, not yet given back */
+    uint64_t bytes;  /* written to fd */
 };
 
 struct outlet {

@@ -128,8 +128,8 @@ static void find_groups(const char *group, struct user *user)
     while (*group && user->group_count < USERS_GROUPS_MAX) {
         uint32_t gid;
 
-        if (!next_line(&group, f, 4) ||
-            parse_id(f[2].text, f[2].len, &gid) || gid == user->gid)
+        if (!next_line(&group, f, 4) || parse_id(f[2].text, f[2].len, &gid) ||
+            gid == user->gid)
             continue;
         if (user->name[0] && list_has(&f[3], user->name))
             user->groups[user->group_count++] = gid;
@@ -145,8 +145,7 @@ static void default_user(struct user *user)
 }
 
 /* "uid" or "uid:gid"; a uid without a passwd line is fine. */
-static int numeric_user(const char *who, const char *passwd,
-                        struct user *user)
+static int numeric_user(const char *who, const char *passwd, struct user *user)
 {
     size_t len = strcspn(who, ":");
     uint32_t uid, gid;
@@ -170,7 +169,7 @@ static int numeric_user(const char *who, const char *passwd,
 int users_resolve(const char *who, const char *passwd, const char *group,
                   struct user *ret_user)
 {
-    struct user user = { 0 };
+    struct user user = {0};
     int ret = 0;
 
     if (who[0] == '\0')

@@ -71,8 +71,8 @@ static const char *make_root(void)
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
         mount("tmpfs", RIG_DIR, "tmpfs", 0, "size=256m") < 0)
         return "no tmpfs";
-    if (mkdir(RIG_DIR "/upper", 0755) < 0 ||
-        mkdir(RIG_DIR "/work", 0755) < 0 || mkdir(RIG_DIR "/root", 0755) < 0)
+    if (mkdir(RIG_DIR "/upper", 0755) < 0 || mkdir(RIG_DIR "/work", 0755) < 0 ||
+        mkdir(RIG_DIR "/root", 0755) < 0)
         return "no directories";
     if (mount("overlay", RIG_DIR "/root", "overlay", 0,
               "lowerdir=/,upperdir=" RIG_DIR "/upper,workdir=" RIG_DIR
@@ -211,7 +211,7 @@ static void on_output(void *arg, uint32_t id, uint32_t stream,
 }
 
 static void on_exec_exit(void *arg, uint32_t id,
-                    const struct proto_exec_exit *status)
+                         const struct proto_exec_exit *status)
 {
     struct rig_handle *h = at(arg, id);
 
@@ -274,7 +274,7 @@ static const char *spawn_agent(pid_t *ret_pid, int *ret_fd)
 const char *agent_rig_probe(uint32_t *ret_features)
 {
     uint8_t frame[PROTO_HEADER_SIZE + 256];
-    struct proto_hello hello = { 0 };
+    struct proto_hello hello = {0};
     const char *why;
     ssize_t n;
     pid_t pid;
@@ -318,8 +318,8 @@ int agent_rig_stop(struct agent_rig *rig)
 
 void agent_rig_turn(struct agent_rig *rig, int ms)
 {
-    struct pollfd fd = { agent_client_fd(rig->client),
-                         agent_client_events(rig->client), 0 };
+    struct pollfd fd = {agent_client_fd(rig->client),
+                        agent_client_events(rig->client), 0};
     int ret;
 
     ck_assert_int_ge(poll(&fd, 1, ms), 0);
@@ -365,8 +365,8 @@ struct rig_handle *agent_rig_run(struct agent_rig *rig,
 struct rig_handle *agent_rig_sh(struct agent_rig *rig, const char *user,
                                 const char *script)
 {
-    const char *const argv[] = { "sh", "-c", script, NULL };
-    const struct agent_exec_request request = { .argv = argv, .user = user };
+    const char *const argv[] = {"sh", "-c", script, NULL};
+    const struct agent_exec_request request = {.argv = argv, .user = user};
 
     return agent_rig_run(rig, &request);
 }

@@ -74,24 +74,21 @@ struct block_backend *blk_overlay(int base_fd, int fd, uint64_t limit,
     return b;
 }
 
-int blk_write(struct block_backend *b, void *bytes, size_t len,
-              uint64_t offset)
+int blk_write(struct block_backend *b, void *bytes, size_t len, uint64_t offset)
 {
     struct iovec iov = {bytes, len};
 
     return b->ops->pwritev(b, &iov, 1, offset, len);
 }
 
-int blk_read(struct block_backend *b, void *bytes, size_t len,
-             uint64_t offset)
+int blk_read(struct block_backend *b, void *bytes, size_t len, uint64_t offset)
 {
     struct iovec iov = {bytes, len};
 
     return b->ops->preadv(b, &iov, 1, offset, len);
 }
 
-void blk_random_range(uint32_t sectors, uint64_t *ret_offset,
-                      uint64_t *ret_len)
+void blk_random_range(uint32_t sectors, uint64_t *ret_offset, uint64_t *ret_len)
 {
     const uint32_t whole = CLUSTER / SECTOR;
     uint32_t first = blk_random(sectors);

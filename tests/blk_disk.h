@@ -35,8 +35,7 @@ struct block_backend *blk_overlay(int base_fd, int fd, uint64_t limit,
 
 int blk_write(struct block_backend *b, void *bytes, size_t len,
               uint64_t offset);
-int blk_read(struct block_backend *b, void *bytes, size_t len,
-             uint64_t offset);
+int blk_read(struct block_backend *b, void *bytes, size_t len, uint64_t offset);
 
 /* A range of whole sectors that likes to touch the edges of clusters. */
 void blk_random_range(uint32_t sectors, uint64_t *ret_offset,

@@ -25,8 +25,8 @@ static struct virtio_device *make_device(struct block_backend *b)
     return dev;
 }
 
-void rig_init_backend(struct rig *r, struct block_backend *b,
-                             uint64_t features, uint16_t queue_size)
+void rig_init_backend(struct rig *r, struct block_backend *b, uint64_t features,
+                      uint16_t queue_size)
 {
     fake_driver_init(&r->d, make_device(b), RIG_MEMORY);
     r->header = fake_guest_alloc(&r->d.guest, 4096, 16);
@@ -79,8 +79,8 @@ uint64_t rig_violations(struct rig *r)
 }
 
 /* Header, data (if len is not 0), status: the usual chain. */
-uint8_t rig_request(struct rig *r, uint32_t type, uint64_t sector,
-                       uint32_t len, bool data_writable, uint32_t *ret_written)
+uint8_t rig_request(struct rig *r, uint32_t type, uint64_t sector, uint32_t len,
+                    bool data_writable, uint32_t *ret_written)
 {
     struct fake_buf bufs[3] = {{r->header, 16, false}};
     unsigned n = 1;
@@ -113,7 +113,7 @@ void rig_expect_disk(struct rig *r, uint64_t sector, uint8_t byte)
 }
 
 void rig_put_segment(struct rig *r, unsigned index, uint64_t sector,
-                        uint32_t sectors, uint32_t flags)
+                     uint32_t sectors, uint32_t flags)
 {
     uint8_t *p = rig_ptr(r, r->data + (uint64_t)index * 16, 16);
 

@@ -28,8 +28,8 @@ struct rig {
 /* A raw disk whose sector s is filled with rig_sector_byte(s). */
 void rig_init(struct rig *r, bool readonly, uint64_t features);
 /* Over any backend (owned); the caller sets r->fd. */
-void rig_init_backend(struct rig *r, struct block_backend *b,
-                      uint64_t features, uint16_t queue_size);
+void rig_init_backend(struct rig *r, struct block_backend *b, uint64_t features,
+                      uint16_t queue_size);
 void rig_fini(struct rig *r);
 
 uint8_t rig_sector_byte(uint64_t s);
@@ -47,8 +47,8 @@ void rig_put_segment(struct rig *r, unsigned index, uint64_t sector,
  * Sends header, data (if len is not 0), status, and returns the status.
  * ret_written may be NULL.
  */
-uint8_t rig_request(struct rig *r, uint32_t type, uint64_t sector,
-                    uint32_t len, bool data_writable, uint32_t *ret_written);
+uint8_t rig_request(struct rig *r, uint32_t type, uint64_t sector, uint32_t len,
+                    bool data_writable, uint32_t *ret_written);
 
 /* The sector at p, or of the host's file, is filled with byte. */
 void rig_expect_sector(const uint8_t *p, uint8_t byte);

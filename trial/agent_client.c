@@ -2,8 +2,8 @@
 /*
  * The connection to the agent: bytes in and out, and the checks that every
  * frame of the guest must pass. See agent_client.h for the contract and
- * guest/proto.h for the protocol; requests are in agent_request.c, what goes out
- * is queued by agent_queue.c.
+ * guest/proto.h for the protocol; requests are in agent_request.c, what goes
+ * out is queued by agent_queue.c.
  */
 #include "trial/agent_client.h"
 
@@ -34,8 +34,7 @@ static int violation(struct agent_client *c, const char *what, uint32_t id)
     return -EPROTO;
 }
 
-static int on_hello(struct agent_client *c, const uint8_t *payload,
-                    size_t len)
+static int on_hello(struct agent_client *c, const uint8_t *payload, size_t len)
 {
     struct proto_hello hello;
 
@@ -46,8 +45,8 @@ static int on_hello(struct agent_client *c, const uint8_t *payload,
     if (hello.version != PROTO_VERSION) {
         snprintf(c->reason, sizeof(c->reason),
                  "the guest's agent speaks protocol version %u, this program "
-                 "version %u: build the image again", hello.version,
-                 PROTO_VERSION);
+                 "version %u: build the image again",
+                 hello.version, PROTO_VERSION);
         return -EPROTO;
     }
     c->hello = true;
@@ -152,7 +151,7 @@ static int on_credit(struct agent_client *c, struct agent_handle *h,
 static int on_exec_failed(struct agent_client *c, struct agent_handle *h,
                           const uint8_t *payload, size_t len)
 {
-    struct agent_exec_failure failure = { .exit_code = -1 };
+    struct agent_exec_failure failure = {.exit_code = -1};
     struct proto_exec_failed m;
     uint32_t id = h->id;
 
@@ -180,8 +179,7 @@ static int on_exec_exit(struct agent_client *c, struct agent_handle *h,
         return violation(c, "EXEC_EXIT malformed or before the start", id);
     /* What it claims to have sent is what came: nothing was lost between. */
     if (status.stdout_bytes != h->in[0].total ||
-        status.stderr_bytes != h->in[1].total ||
-        status.stdin_bytes > h->sent)
+        status.stderr_bytes != h->in[1].total || status.stdin_bytes > h->sent)
         return violation(c, "byte counts in EXEC_EXIT that are not true", id);
     h->kind = AGENT_FREE;
     if (c->ops.exec_exit)
@@ -198,8 +196,7 @@ static int on_file_done(struct agent_client *c, struct agent_handle *h,
 
     if (proto_get_file_done(payload, len, &done))
         return violation(c, "a malformed FILE_DONE", id);
-    if (done.err == 0 && h->kind == AGENT_READ &&
-        done.bytes != h->in[0].total)
+    if (done.err == 0 && h->kind == AGENT_READ && done.bytes != h->in[0].total)
         return violation(c, "a file's size in FILE_DONE is not true", id);
     if (done.err == 0 && h->kind == AGENT_WRITE &&
         (!h->closed || done.bytes != h->sent))

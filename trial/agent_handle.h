@@ -34,8 +34,8 @@ struct agent_inflow {
 struct agent_handle {
     enum agent_kind kind;
     uint32_t id;
-    bool started;    /* exec: EXEC_STARTED came */
-    bool cancelled;  /* CANCEL was sent */
+    bool started;   /* exec: EXEC_STARTED came */
+    bool cancelled; /* CANCEL was sent */
     /* to the guest: stdin or a file's contents */
     bool feeds;      /* there is such a stream */
     bool closed;     /* its EOF was sent */

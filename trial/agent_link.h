@@ -12,7 +12,7 @@
 #include "trial/monitor.h"
 
 struct agent_link {
-    int fd; /* our end while a CONNECT is on its way; -1: none */
+    int fd;            /* our end while a CONNECT is on its way; -1: none */
     uint64_t retry_ns; /* when to try again, if fd is -1 */
     char line[32];
     unsigned line_len;

@@ -48,8 +48,7 @@ int agent_out_reserve(struct agent_client *c, size_t size,
     return 0;
 }
 
-void agent_out_commit(struct agent_client *c,
-                      const struct proto_writer *writer)
+void agent_out_commit(struct agent_client *c, const struct proto_writer *writer)
 {
     c->out_used += writer->used;
 }

@@ -165,12 +165,14 @@ static int send_exec(struct agent_client *c, uint32_t id,
                      const struct string_list *env)
 {
     size_t bytes = (size_t)argv->bytes + env->bytes;
-    struct packer packer = { .id = id };
+    struct packer packer = {.id = id};
     struct proto_writer w;
     /* The strings, a header for each frame of them, and the request. */
     int ret = agent_out_reserve(
-        c, bytes + (bytes / PROTO_PAYLOAD_MAX + 1) * PROTO_HEADER_SIZE +
-        PROTO_HEADER_SIZE + sizeof(*m), &w);
+        c,
+        bytes + (bytes / PROTO_PAYLOAD_MAX + 1) * PROTO_HEADER_SIZE +
+            PROTO_HEADER_SIZE + sizeof(*m),
+        &w);
 
     if (ret)
         return ret;
@@ -367,7 +369,7 @@ int agent_client_write_file(struct agent_client *client, const char *path,
                             const char *user, uint32_t mode, int fd,
                             uint32_t *ret_id)
 {
-    struct proto_file_open m = { .mode = mode };
+    struct proto_file_open m = {.mode = mode};
     struct agent_handle *h;
     int ret = open_file(client, PROTO_FILE_WRITE, path, user, &m, &h);
 
@@ -384,7 +386,7 @@ int agent_client_read_file(struct agent_client *client, const char *path,
                            const char *user, uint64_t limit, int fd,
                            uint32_t *ret_id)
 {
-    struct proto_file_open m = { .limit = limit };
+    struct proto_file_open m = {.limit = limit};
     struct agent_handle *h;
     int ret = open_file(client, PROTO_FILE_READ, path, user, &m, &h);
 
@@ -399,7 +401,7 @@ int agent_client_read_file(struct agent_client *client, const char *path,
 int agent_client_stat(struct agent_client *client, const char *path,
                       const char *user, uint32_t *ret_id)
 {
-    struct proto_file_open m = { 0 };
+    struct proto_file_open m = {0};
     struct agent_handle *h;
     int ret = open_file(client, PROTO_FILE_STAT, path, user, &m, &h);
 
@@ -412,7 +414,7 @@ int agent_client_stat(struct agent_client *client, const char *path,
 int agent_client_mkdir(struct agent_client *client, const char *path,
                        const char *user, uint32_t mode, uint32_t *ret_id)
 {
-    struct proto_file_open m = { .mode = mode };
+    struct proto_file_open m = {.mode = mode};
     struct agent_handle *h;
     int ret = open_file(client, PROTO_FILE_MKDIR, path, user, &m, &h);
 

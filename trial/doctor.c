@@ -150,8 +150,8 @@ static void look_at_kvm(struct doctor *d)
     if (ret != 0)
         add(d, FINDING_UNKNOWN, "probe", f.remedy, "%s", f.message);
     else if (probe.error != 0)
-        add(d, FINDING_FAIL, "probe", "look at the kernel's log",
-            "%.200s: %s", probe.text, strerror(abs(probe.error)));
+        add(d, FINDING_FAIL, "probe", "look at the kernel's log", "%.200s: %s",
+            probe.text, strerror(abs(probe.error)));
     else
         judge_kvm(d, &probe);
 }
@@ -179,7 +179,8 @@ static void look_at_sharing(struct doctor *d)
     char line[64];
 
     if (host_has_smt())
-        add(d, FINDING_NOTE, "smt", "boot the host with nosmt if trials of "
+        add(d, FINDING_NOTE, "smt",
+            "boot the host with nosmt if trials of "
             "different owners run side by side",
             "hardware threads share cores: side channels between machines");
     else

@@ -19,9 +19,9 @@ enum finding_level {
 
 struct finding {
     enum finding_level level;
-    char name[24];     /* stable word */
-    char text[256];    /* what was found */
-    char remedy[256];  /* what to do; "" if nothing */
+    char name[24];    /* stable word */
+    char text[256];   /* what was found */
+    char remedy[256]; /* what to do; "" if nothing */
 };
 
 struct doctor {

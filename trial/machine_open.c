@@ -99,8 +99,7 @@ static int check_disk_file(int fd, const char *path, struct failure *f)
  * descriptor lives (the monitor's copy included). A file system that has no
  * locks is no reason to refuse a disk that is only read.
  */
-static int lock_disk(int fd, const char *path, bool writable,
-                     struct failure *f)
+static int lock_disk(int fd, const char *path, bool writable, struct failure *f)
 {
     if (flock(fd, (writable ? LOCK_EX : LOCK_SH) | LOCK_NB) == 0)
         return 0;
@@ -165,10 +164,9 @@ static int add_disk(struct machine *m, const struct machine_spec *spec,
                          -EINVAL, f);
     fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     if (fd < 0)
-        return fail_disk(path,
-                         errno == EISDIR ? "it is a directory"
-                                         : strerror(errno),
-                         "check the path given", -errno, f);
+        return fail_disk(
+            path, errno == EISDIR ? "it is a directory" : strerror(errno),
+            "check the path given", -errno, f);
     ret = check_disk_file(fd, path, f);
     if (ret == 0)
         ret = lock_disk(fd, path, mode == VM_DISK_RW, f);
@@ -191,8 +189,7 @@ static int add_disk(struct machine *m, const struct machine_spec *spec,
 }
 
 /* The file twice, once writable: both machines' views would tear. */
-static int check_disk_twice(const struct machine_spec *spec,
-                            struct failure *f)
+static int check_disk_twice(const struct machine_spec *spec, struct failure *f)
 {
     struct stat a, b;
 
@@ -205,10 +202,9 @@ static int check_disk_twice(const struct machine_spec *spec,
             if (stat(p->path, &a) != 0 || stat(q->path, &b) != 0)
                 continue; /* opening it will say so */
             if (a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-                return fail_disk(q->path,
-                                 "it is given twice, and once writable",
-                                 "give it once, or cow or ro both times",
-                                 -EINVAL, f);
+                return fail_disk(
+                    q->path, "it is given twice, and once writable",
+                    "give it once, or cow or ro both times", -EINVAL, f);
         }
     }
     return 0;
@@ -222,8 +218,8 @@ static int open_disks(struct machine *m, const struct machine_spec *spec,
     if (ret == 0 && m->has_image)
         ret = add_disk(m, spec, m->image.rootfs.path, "root", VM_DISK_RO, f);
     if (ret == 0 && m->has_image)
-        ret = add_disk(m, spec, m->image.scratch.path, "scratch", VM_DISK_COW,
-                       f);
+        ret =
+            add_disk(m, spec, m->image.scratch.path, "scratch", VM_DISK_COW, f);
     for (unsigned i = 0; ret == 0 && i < spec->disk_count; i++) {
         const struct disk_spec *disk = &spec->disks[i];
         char id[VM_DISK_ID_MAX + 1];
@@ -405,8 +401,10 @@ static enum vm_platform choose_platform(const struct machine_spec *spec,
         return VM_PLATFORM_ACPI;
     if (spec->platform == MACHINE_PLATFORM_DEVICE_TREE)
         return VM_PLATFORM_DEVICE_TREE;
-    if (io_pread_full(kernel_fd, magic, 4, 0) == 4 &&
-        !memcmp(magic, "\x7f" "ELF", 4))
+    if (io_pread_full(kernel_fd, magic, 4, 0) == 4 && !memcmp(magic,
+                                                              "\x7f"
+                                                              "ELF",
+                                                              4))
         return VM_PLATFORM_DEVICE_TREE;
     return VM_PLATFORM_ACPI;
 }

@@ -45,8 +45,7 @@ static int find_program(char *buf, size_t size, struct failure *f)
         slash = strrchr(buf, '/');
     }
     if (!slash || (size_t)(slash - buf) + sizeof("/microsbx-vmm") > size) {
-        failure_set(f, "monitor_missing", "/proc/self/exe",
-                    "mount /proc",
+        failure_set(f, "monitor_missing", "/proc/self/exe", "mount /proc",
                     "cannot find the folder of this program");
         return -ENOENT;
     }
@@ -62,7 +61,7 @@ static int find_program(char *buf, size_t size, struct failure *f)
 /* In the child: only async-signal-safe calls; never returns. */
 static void exec_monitor(const char *path, int sock, pid_t parent)
 {
-    char *const argv[] = {(char *)(uintptr_t)"microsbx-vmm", NULL};
+    char *const argv[] = {(char *)(uintptr_t) "microsbx-vmm", NULL};
     char *const envp[] = {NULL};
     sigset_t none;
     int null_fd;
@@ -237,8 +236,7 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
         return error.error != 0 ? error.error : -EINVAL;
     }
     failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",
-                "the monitor answered with a message of type %u",
-                m->msg.type);
+                "the monitor answered with a message of type %u", m->msg.type);
     return -EPROTO;
 }
 

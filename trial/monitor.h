@@ -39,7 +39,7 @@ struct monitor_event {
 
 /* How a process ended, as the host saw it. */
 struct monitor_end {
-    bool exited;     /* else it was killed by signal */
+    bool exited; /* else it was killed by signal */
     int exit_status;
     int signal;
     bool killed_here; /* monitor_finish waited in vain and killed it */

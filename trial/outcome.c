@@ -35,12 +35,11 @@ struct outcome outcome_decide(const struct outcome_facts *f)
     if (f->cancelled && (!f->workload_may_run || !f->host_failed))
         return host(OUTCOME_CANCELLED, f->cause);
     if (!f->workload_may_run)
-        return host(OUTCOME_INFRA_NEVER_RAN,
-                    f->cause           ? f->cause
-                    : f->guest_panic   ? "guest_panic"
-                    : f->guest_halt    ? "guest_halt"
-                    : f->monitor_fault ? "monitor"
-                                       : NULL);
+        return host(OUTCOME_INFRA_NEVER_RAN, f->cause           ? f->cause
+                                             : f->guest_panic   ? "guest_panic"
+                                             : f->guest_halt    ? "guest_halt"
+                                             : f->monitor_fault ? "monitor"
+                                                                : NULL);
     if (f->host_failed)
         return host(OUTCOME_INFRA_UNKNOWN, f->cause);
     if (f->timed_out)

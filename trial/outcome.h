@@ -45,14 +45,14 @@ struct outcome_facts {
     bool cancelled;        /* SIGINT, SIGTERM, closed output */
     bool timed_out;        /* by the host's clock */
     enum limit_kind ended_by;
-    bool limit_by_host;    /* ended_by is the host's finding */
+    bool limit_by_host; /* ended_by is the host's finding */
     bool guest_panic;
-    bool guest_halt;       /* power-off, reset, triple fault */
-    bool protocol_broken;  /* the agent broke its protocol or hung up */
-    bool has_status;       /* the exit frame came: a claim */
+    bool guest_halt;      /* power-off, reset, triple fault */
+    bool protocol_broken; /* the agent broke its protocol or hung up */
+    bool has_status;      /* the exit frame came: a claim */
     int exit_code;
-    int signal;            /* 0: exited */
-    const char *cause;     /* a stable word, or NULL */
+    int signal;        /* 0: exited */
+    const char *cause; /* a stable word, or NULL */
 };
 
 struct outcome {

@@ -5,8 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-int output_init(struct output *o, const struct trial_sink *sink,
-                uint64_t limit)
+int output_init(struct output *o, const struct trial_sink *sink, uint64_t limit)
 {
     *o = (struct output){.limit = limit, .has_sink = sink->fd >= 0};
     o->digest = digest_new();

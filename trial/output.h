@@ -19,8 +19,8 @@ struct output {
 };
 
 /* 0 or -ENOMEM (then output_fini is still to be called). */
-int output_init(struct output *o, const struct trial_sink *sink,
-                uint64_t limit) __attribute__((warn_unused_result));
+int output_init(struct output *o, const struct trial_sink *sink, uint64_t limit)
+    __attribute__((warn_unused_result));
 void output_fini(struct output *o);
 
 /*

@@ -91,9 +91,8 @@ static json_t *file_object(const struct trial_file *file,
     json_object_set_new(o, "src", text(file->src));
     json_object_set_new(o, "dst", text(file->dst));
     json_object_set_new(o, "status", text(STATUS[file->get][f->status]));
-    json_object_set_new(o, "errno",
-                        f->error ? text(strerrorname_np(f->error))
-                                 : json_null());
+    json_object_set_new(
+        o, "errno", f->error ? text(strerrorname_np(f->error)) : json_null());
     json_object_set_new(o, "bytes", json_integer((json_int_t)f->bytes));
     json_object_set_new(o, "sha256",
                         f->sha256[0] ? text(f->sha256) : json_null());
@@ -106,8 +105,7 @@ static json_t *files_list(const struct trial_result *r,
     json_t *list = json_array();
 
     for (size_t i = 0; i < spec->file_count; i++)
-        json_array_append_new(list,
-                              file_object(&spec->files[i], &r->files[i]));
+        json_array_append_new(list, file_object(&spec->files[i], &r->files[i]));
     return list;
 }
 
@@ -178,8 +176,7 @@ static json_t *limits_object(const struct trial_spec *spec,
                         json_integer((json_int_t)spec->output_limit));
     json_object_set_new(o, "disk", json_integer((json_int_t)m->disk_limit));
     json_object_set_new(o, "pids", json_integer(spec->pids_limit));
-    json_object_set_new(o, "memory",
-                        json_integer((json_int_t)m->memory_bytes));
+    json_object_set_new(o, "memory", json_integer((json_int_t)m->memory_bytes));
     json_object_set_new(o, "cpus", json_integer((json_int_t)m->cpu_count));
     return o;
 }
@@ -205,9 +202,9 @@ static json_t *baseline_object(const struct trial_result *r,
                         image ? text(image->rootfs.sha256) : json_null());
     json_object_set_new(o, "snapshot", json_null());
     json_object_set_new(o, "warmup", json_null());
-    json_object_set_new(o, "kernel", r->kernel_release[0]
-                                         ? text(r->kernel_release)
-                                         : json_null());
+    json_object_set_new(o, "kernel",
+                        r->kernel_release[0] ? text(r->kernel_release)
+                                             : json_null());
     json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
     json_object_set_new(o, "cpu_model", text(cpu));
     return o;
@@ -220,8 +217,8 @@ static json_t *host_object(void)
 
     uname(&names);
     json_object_set_new(o, "kernel", text(names.release));
-    json_object_set_new(o, "kind", text(host_is_emulated() ? "emulated"
-                                                          : "native"));
+    json_object_set_new(o, "kind",
+                        text(host_is_emulated() ? "emulated" : "native"));
     json_object_set_new(o, "smt", json_boolean(host_has_smt()));
     return o;
 }
@@ -240,9 +237,9 @@ static json_t *violations_list(const struct trial_result *r)
     json_t *list = json_array();
 
     if (r->has_stats && r->stats.violations > 0)
-        json_array_append_new(
-            list, json_pack("{s:s, s:I}", "kind", "device_protocol", "count",
-                            (json_int_t)r->stats.violations));
+        json_array_append_new(list, json_pack("{s:s, s:I}", "kind",
+                                              "device_protocol", "count",
+                                              (json_int_t)r->stats.violations));
     return list;
 }
 
@@ -285,9 +282,10 @@ char *result_to_json(const struct trial_result *r,
                         status && r->facts.signal == 0
                             ? json_integer(r->facts.exit_code)
                             : json_null());
-    json_object_set_new(o, "signal", status && r->facts.signal != 0
-                                         ? json_integer(r->facts.signal)
-                                         : json_null());
+    json_object_set_new(o, "signal",
+                        status && r->facts.signal != 0
+                            ? json_integer(r->facts.signal)
+                            : json_null());
     json_object_set_new(o, "limits_hit", limits_hit(r));
     json_object_set_new(o, "truncated",
                         json_pack("{s:b, s:b}", "stdout", r->out.dropped > 0,

@@ -100,12 +100,12 @@ static void on_signal(struct runner *r)
     cancel(r, "signal", message);
 }
 
-static void on_output_ready(struct runner *r, struct output *o,
-                            uint32_t stream, const struct trial_sink *sink)
+static void on_output_ready(struct runner *r, struct output *o, uint32_t stream,
+                            const struct trial_sink *sink)
 {
     ssize_t n = output_write(o);
-    const char *name = stream == PROTO_STDOUT ? "standard output"
-                                              : "standard error";
+    const char *name =
+        stream == PROTO_STDOUT ? "standard output" : "standard error";
 
     if (n > 0)
         runner_consumed(r, stream, (size_t)n);
@@ -247,18 +247,15 @@ static void fill_polls(const struct runner *r, struct pollfd *polls)
 
     if (r->verdict_at_ns != 0)
         agent = -1;
-    polls[SOURCE_MONITOR] =
-        (struct pollfd){r->machine_ended ? -1 : monitor_fd(r->monitor),
-                        POLLIN, 0};
+    polls[SOURCE_MONITOR] = (struct pollfd){
+        r->machine_ended ? -1 : monitor_fd(r->monitor), POLLIN, 0};
     polls[SOURCE_AGENT] = (struct pollfd){agent, agent_events, 0};
-    polls[SOURCE_STDIN] = (struct pollfd){
-        runner_stdin_wanted(r) ? s->stdin_fd : -1, POLLIN, 0};
-    polls[SOURCE_STDOUT] =
-        (struct pollfd){sink_fd(&r->out, &s->out),
-                        output_pending(&r->out) ? POLLOUT : 0, 0};
-    polls[SOURCE_STDERR] =
-        (struct pollfd){sink_fd(&r->err, &s->err),
-                        output_pending(&r->err) ? POLLOUT : 0, 0};
+    polls[SOURCE_STDIN] =
+        (struct pollfd){runner_stdin_wanted(r) ? s->stdin_fd : -1, POLLIN, 0};
+    polls[SOURCE_STDOUT] = (struct pollfd){
+        sink_fd(&r->out, &s->out), output_pending(&r->out) ? POLLOUT : 0, 0};
+    polls[SOURCE_STDERR] = (struct pollfd){
+        sink_fd(&r->err, &s->err), output_pending(&r->err) ? POLLOUT : 0, 0};
     polls[SOURCE_SIGNAL] = (struct pollfd){s->signal_fd, POLLIN, 0};
     polls[SOURCE_CONSOLE] = (struct pollfd){r->console_fd, POLLIN, 0};
 }

@@ -42,18 +42,18 @@ struct runner {
     uint32_t exec_id;
     bool exec_live;
     bool stdin_open;
-    size_t file_index;  /* of spec->files: the one in progress, or next */
+    size_t file_index; /* of spec->files: the one in progress, or next */
     uint32_t file_id;
-    int file_fd;        /* its local file, or -1 */
+    int file_fd;               /* its local file, or -1 */
     uint64_t file_deadline_ns; /* of the file in progress; 0: none */
     struct digest *file_digest;
-    int console_fd;     /* our end; -1 */
+    int console_fd;                     /* our end; -1 */
     uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */
     uint64_t ready_deadline_ns;
-    uint64_t deadline_ns;  /* of the workload; 0: none yet */
-    uint64_t stats_at_ns;  /* next look at the counters; 0: not needed */
+    uint64_t deadline_ns;   /* of the workload; 0: none yet */
+    uint64_t stats_at_ns;   /* next look at the counters; 0: not needed */
     uint64_t verdict_at_ns; /* connection lost: wait for the reason till then */
-    bool machine_ended;    /* EXIT or GONE was seen */
+    bool machine_ended;     /* EXIT or GONE was seen */
 };
 
 /* Ends the trial for the host's own reason; the first reason stays. */

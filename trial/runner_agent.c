@@ -63,10 +63,10 @@ static int start_put(struct runner *r, const struct trial_file *file)
 
 static int start_get(struct runner *r, const struct trial_file *file)
 {
-    r->file_fd = open(file->dst,
-                      O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW |
-                          O_NONBLOCK,
-                      0644);
+    r->file_fd =
+        open(file->dst,
+             O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK,
+             0644);
     if (r->file_fd < 0)
         return -errno;
     return agent_client_read_file(r->client, file->src, r->spec->user,
@@ -81,9 +81,8 @@ static const struct trial_file *next_file(struct runner *r)
     while (r->file_index < r->spec->file_count &&
            r->spec->files[r->file_index].get != get)
         r->file_index++;
-    return r->file_index < r->spec->file_count
-               ? &r->spec->files[r->file_index]
-               : NULL;
+    return r->file_index < r->spec->file_count ? &r->spec->files[r->file_index]
+                                               : NULL;
 }
 
 uint64_t runner_file_ms(const struct runner *r)
@@ -100,9 +99,9 @@ static bool start_file(struct runner *r)
         int ret;
 
         r->file_digest = digest_new();
-        ret = r->file_digest ? file->get ? start_get(r, file)
-                                         : start_put(r, file)
-                             : -ENOMEM;
+        ret = r->file_digest
+                  ? file->get ? start_get(r, file) : start_put(r, file)
+                  : -ENOMEM;
         if (ret == 0) {
             r->file_deadline_ns = io_now_ns() + runner_file_ms(r) * 1000000u;
             return true;
@@ -299,8 +298,7 @@ static void on_exec_exit(void *arg, uint32_t id,
     next_step(r);
 }
 
-static void on_file_bytes(void *arg, uint32_t id, const void *bytes,
-                          size_t len)
+static void on_file_bytes(void *arg, uint32_t id, const void *bytes, size_t len)
 {
     struct runner *r = arg;
 

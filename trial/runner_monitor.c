@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the monitor's messages and its end mean for a trial. These are the facts:
- * the host saw them. Once the guest has run, the monitor itself is a suspect.
+ * What the monitor's messages and its end mean for a trial. These are the
+ * facts: the host saw them. Once the guest has run, the monitor itself is a
+ * suspect.
  */
 #include "trial/runner.h"
 
@@ -98,8 +99,7 @@ static void on_monitor_gone(struct runner *r)
     runner_event(r, "monitor_gone", how);
     r->phase = RUNNER_OVER;
     /* Not one that spoke nonsense, nor one that only we could end. */
-    if (!end.exited && end.signal == SIGKILL && !end.lied &&
-        !end.killed_here) {
+    if (!end.exited && end.signal == SIGKILL && !end.lied && !end.killed_here) {
         runner_fail(r, "monitor_killed", "microsbx-vmm",
                     "look whether the host ran out of memory",
                     "the monitor was killed from outside (SIGKILL)");

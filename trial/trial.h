@@ -50,13 +50,13 @@ struct trial_spec {
     int stdin_fd;            /* -1: the workload's stdin is empty */
     bool tty;
     uint16_t tty_rows, tty_columns;
-    uint64_t timeout_ms;  /* of the workload, by the host's clock */
-    uint64_t ready_ms;    /* boot to the agent's hello */
-    uint64_t file_ms;     /* of one file in or out; 0: two minutes */
-    uint64_t cpu_time_ms; /* of all vCPUs; 0: no limit */
+    uint64_t timeout_ms;   /* of the workload, by the host's clock */
+    uint64_t ready_ms;     /* boot to the agent's hello */
+    uint64_t file_ms;      /* of one file in or out; 0: two minutes */
+    uint64_t cpu_time_ms;  /* of all vCPUs; 0: no limit */
     uint64_t output_limit; /* bytes a stream */
     uint32_t pids_limit;
-    bool output_ends, disk_ends; /* a touched limit ends the trial */
+    bool output_ends, disk_ends;   /* a touched limit ends the trial */
     bool pids_notes, memory_notes; /* a touched limit does not */
     struct trial_sink out, err;
     const struct trial_file *files;
@@ -71,8 +71,8 @@ struct trial_spec {
 };
 
 struct trial_stream {
-    uint64_t bytes;    /* delivered to the sink */
-    uint64_t dropped;  /* beyond the limit */
+    uint64_t bytes;               /* delivered to the sink */
+    uint64_t dropped;             /* beyond the limit */
     char sha256[DIGEST_HEX_SIZE]; /* of the delivered bytes */
 };
 
@@ -110,7 +110,7 @@ struct trial_result {
     uint64_t exec_end_ns; /* its end */
     uint64_t end_ns;      /* nothing is left of it */
     char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */
-    uint8_t console[TRIAL_CONSOLE_TAIL]; /* raw bytes of the guest */
+    uint8_t console[TRIAL_CONSOLE_TAIL];    /* raw bytes of the guest */
     size_t console_len;
 };
 

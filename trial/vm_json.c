@@ -16,7 +16,7 @@
 
 /* One value of the file, with what is needed to complain about it. */
 struct field {
-    const char *file;   /* name of the file */
+    const char *file; /* name of the file */
     const char *key;
     const json_t *value;
     struct machine_spec *spec;
@@ -49,8 +49,8 @@ static int fail_unknown(const struct field *field, const struct key *keys)
     names[count] = NULL;
     text_escape(field->key, strlen(field->key), shown, sizeof(shown));
     near = text_nearest(shown, names);
-    snprintf(why, sizeof(why), "is not known%s%s%s", near ? "; did you mean " : "",
-             near ? near : "", near ? "?" : "");
+    snprintf(why, sizeof(why), "is not known%s%s%s",
+             near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     safe.key = shown;
     return fail(&safe, why);
 }
@@ -63,7 +63,8 @@ static int read_object(const struct field *field, const struct key *keys)
 
     if (!json_is_object(field->value))
         return fail(field, "must be an object");
-    json_object_foreach((json_t *)(uintptr_t)field->value, name, value) {
+    json_object_foreach((json_t *)(uintptr_t)field->value, name, value)
+    {
         struct field member = *field;
         const struct key *k = keys;
         int ret;
@@ -96,8 +97,8 @@ static int read_number(const struct field *field, uint64_t min, uint64_t max,
     json_int_t value = json_integer_value(field->value);
     char why[80];
 
-    if (!json_is_integer(field->value) || value < 0 ||
-        (uint64_t)value < min || (uint64_t)value > max) {
+    if (!json_is_integer(field->value) || value < 0 || (uint64_t)value < min ||
+        (uint64_t)value > max) {
         snprintf(why, sizeof(why), "must be a whole number from %llu to %llu",
                  (unsigned long long)min, (unsigned long long)max);
         return fail(field, why);
@@ -141,8 +142,8 @@ static int read_vcpus(const struct field *field)
 static int read_memory(const struct field *field)
 {
     uint64_t mib = 0;
-    int ret = read_number(field, VM_MEMORY_MIN / MIB, VM_MEMORY_MAX / MIB,
-                          &mib);
+    int ret =
+        read_number(field, VM_MEMORY_MIN / MIB, VM_MEMORY_MAX / MIB, &mib);
 
     if (ret == 0)
         field->spec->memory_bytes = mib * MIB;
@@ -215,8 +216,8 @@ static int read_drive_readonly(const struct field *field)
 {
     if (!json_is_boolean(field->value))
         return fail(field, "must be true or false");
-    last_drive(field)->mode = json_is_true(field->value) ? VM_DISK_RO
-                                                         : VM_DISK_RW;
+    last_drive(field)->mode =
+        json_is_true(field->value) ? VM_DISK_RO : VM_DISK_RW;
     return 0;
 }
 
@@ -257,7 +258,8 @@ static int read_drives(const struct field *field)
 
     if (!json_is_array(field->value))
         return fail(field, "must be a list");
-    json_array_foreach(field->value, i, drive) {
+    json_array_foreach(field->value, i, drive)
+    {
         struct field member = *field;
         int ret;
 
@@ -282,8 +284,8 @@ int vm_json_parse(const char *text, size_t len, const char *name,
     };
     json_error_t error;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
-    struct field field = {.file = name, .key = "(top)", .value = root,
-                          .spec = spec, .f = f};
+    struct field field = {
+        .file = name, .key = "(top)", .value = root, .spec = spec, .f = f};
     char shown[200];
     int ret;
 
@@ -299,8 +301,7 @@ int vm_json_parse(const char *text, size_t len, const char *name,
     return ret;
 }
 
-int vm_json_read(const char *path, struct machine_spec *spec,
-                 struct failure *f)
+int vm_json_read(const char *path, struct machine_spec *spec, struct failure *f)
 {
     char *text = malloc(VM_JSON_MAX + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);

@@ -26,8 +26,8 @@
 #define VM_JSON_MAX 65536u /* bytes of the file */
 
 /* Reads the file into spec: 0, or a negative errno with *f filled. */
-int vm_json_read(const char *path, struct machine_spec *spec,
-                 struct failure *f) __attribute__((warn_unused_result));
+int vm_json_read(const char *path, struct machine_spec *spec, struct failure *f)
+    __attribute__((warn_unused_result));
 
 /* The parser alone: bytes that may be anything. name is for messages. */
 int vm_json_parse(const char *text, size_t len, const char *name,

@@ -3,8 +3,8 @@
  * The monitor's public header: how the harness talks to `microsbx-vmm`.
  *
  * The monitor is started with one SOCK_SEQPACKET socket as descriptor
- * MONITOR_SOCKET_FD and speaks base/msg over it. It opens nothing by path, never
- * calls connect or bind, and ends when the socket closes.
+ * MONITOR_SOCKET_FD and speaks base/msg over it. It opens nothing by path,
+ * never calls connect or bind, and ends when the socket closes.
  *
  *   harness                               monitor
  *     CONFIG + descriptors  ------------->  builds the machine
@@ -61,13 +61,13 @@ enum monitor_error_code {
     MONITOR_ERROR_KERNEL = 4, /* kernel: format, truncated, too large */
     MONITOR_ERROR_INITRD = 5,
     MONITOR_ERROR_DISK = 6,
-    MONITOR_ERROR_HOST = 7,   /* any other system call */
+    MONITOR_ERROR_HOST = 7, /* any other system call */
 };
 
 struct monitor_error {
     enum monitor_error_code code;
-    int32_t error;     /* negative errno, or 0 */
-    uint32_t disk;     /* index, for MONITOR_ERROR_DISK */
+    int32_t error; /* negative errno, or 0 */
+    uint32_t disk; /* index, for MONITOR_ERROR_DISK */
     /* Why, as a clause in English without object or remedy, e.g. "the file is
      * truncated: section 3 ends beyond it"; the harness knows the path. */
     char text[MONITOR_TEXT_MAX + 1];
@@ -75,41 +75,41 @@ struct monitor_error {
 
 /* Why the machine ended: what the monitor saw, typed. */
 enum monitor_exit_reason {
-    MONITOR_EXIT_STOPPED = 1,       /* STOP from the harness */
-    MONITOR_EXIT_POWER_OFF = 2,     /* guest: ACPI S5 or syscon */
-    MONITOR_EXIT_RESET = 3,         /* guest: reset register, port 0x64 */
-    MONITOR_EXIT_TRIPLE_FAULT = 4,  /* guest: KVM_EXIT_SHUTDOWN */
-    MONITOR_EXIT_PANIC = 5,         /* guest: panic device */
-    MONITOR_EXIT_EMULATION = 6,     /* KVM_INTERNAL_ERROR_EMULATION */
-    MONITOR_EXIT_INTERNAL = 7,      /* other KVM internal error, failed entry */
-    MONITOR_EXIT_HOST_ERROR = 8,    /* KVM_RUN or epoll failed: error */
+    MONITOR_EXIT_STOPPED = 1,      /* STOP from the harness */
+    MONITOR_EXIT_POWER_OFF = 2,    /* guest: ACPI S5 or syscon */
+    MONITOR_EXIT_RESET = 3,        /* guest: reset register, port 0x64 */
+    MONITOR_EXIT_TRIPLE_FAULT = 4, /* guest: KVM_EXIT_SHUTDOWN */
+    MONITOR_EXIT_PANIC = 5,        /* guest: panic device */
+    MONITOR_EXIT_EMULATION = 6,    /* KVM_INTERNAL_ERROR_EMULATION */
+    MONITOR_EXIT_INTERNAL = 7,     /* other KVM internal error, failed entry */
+    MONITOR_EXIT_HOST_ERROR = 8,   /* KVM_RUN or epoll failed: error */
 };
 
 struct monitor_stats {
-    uint64_t first_run_ns;      /* CLOCK_MONOTONIC of the first KVM_RUN */
-    uint64_t exits;             /* KVM_RUN returns, all vCPUs */
-    uint64_t guest_cpu_ns;      /* CPU time of all vCPU threads */
-    uint64_t device_cpu_ns;     /* CPU time of the device thread */
-    uint64_t violations;        /* devices: rules the guest broke */
-    uint64_t unclaimed;         /* accesses to no device */
-    uint64_t console_bytes;     /* from the guest */
+    uint64_t first_run_ns;  /* CLOCK_MONOTONIC of the first KVM_RUN */
+    uint64_t exits;         /* KVM_RUN returns, all vCPUs */
+    uint64_t guest_cpu_ns;  /* CPU time of all vCPU threads */
+    uint64_t device_cpu_ns; /* CPU time of the device thread */
+    uint64_t violations;    /* devices: rules the guest broke */
+    uint64_t unclaimed;     /* accesses to no device */
+    uint64_t console_bytes; /* from the guest */
     uint64_t console_dropped;
-    uint64_t vsock_from_guest;  /* bytes */
+    uint64_t vsock_from_guest; /* bytes */
     uint64_t vsock_to_guest;
     uint64_t vsock_connections;
     uint64_t vsock_refused;
     uint32_t disk_count;
     struct {
-        uint64_t clusters;  /* overlay: clusters present */
-        uint64_t no_space;  /* requests refused for lack of room */
+        uint64_t clusters; /* overlay: clusters present */
+        uint64_t no_space; /* requests refused for lack of room */
         uint64_t io_errors;
-        uint8_t limit_hit;  /* the overlay's own limit, not the host's disk */
+        uint8_t limit_hit; /* the overlay's own limit, not the host's disk */
     } disks[VM_DISKS_MAX];
 };
 
 struct monitor_exit {
     enum monitor_exit_reason reason;
-    int32_t error; /* negative errno for HOST_ERROR, else 0 */
+    int32_t error;                   /* negative errno for HOST_ERROR, else 0 */
     char text[MONITOR_TEXT_MAX + 1]; /* registers, suberror...; may be empty */
     struct monitor_stats stats;
 };
@@ -124,7 +124,7 @@ enum probe_result {
 #define PROBE_MISSING_MAX 32u
 
 struct monitor_probe {
-    int32_t error;        /* 0, or errno of the ioctl that ended the probe */
+    int32_t error; /* 0, or errno of the ioctl that ended the probe */
     char text[MONITOR_TEXT_MAX + 1]; /* which and why, if error */
     int32_t api_version;
     uint32_t vcpus_max;

@@ -20,8 +20,9 @@
 #define CONFIG_VERSION 1u
 
 #define GUEST_CID_MIN 3u
-#define GUEST_CID_MAX 0xfffffffeu /* VirtIO 1.2, 5.10.4: the rest is reserved  \
-                                   */
+#define GUEST_CID_MAX                                                          \
+    0xfffffffeu /* VirtIO 1.2, 5.10.4: the rest is reserved                    \
+                 */
 
 /* Descriptors of a config: five of the machine, one socket, two per disk. */
 #define SLOTS_MAX (6u + 2u * VM_DISKS_MAX)

@@ -36,8 +36,8 @@ enum vm_disk_mode {
 struct vm_disk {
     char id[VM_DISK_ID_MAX + 1]; /* serial number the guest sees */
     enum vm_disk_mode mode;
-    int fd;                /* the file; owned by the config */
-    int overlay_fd;        /* cow: an empty file or memfd; else -1; owned */
+    int fd;                 /* the file; owned by the config */
+    int overlay_fd;         /* cow: an empty file or memfd; else -1; owned */
     uint64_t overlay_limit; /* cow: bytes, 0 = none */
 };
 
@@ -47,13 +47,13 @@ struct vm_config {
     enum vm_platform platform;
     char cmdline[VM_CMDLINE_MAX + 1];
 
-    int kvm_fd;    /* /dev/kvm; owned, like every fd here; -1 = none */
-    int kernel_fd; /* vmlinux ELF or bzImage */
-    int initrd_fd; /* or -1 */
+    int kvm_fd;         /* /dev/kvm; owned, like every fd here; -1 = none */
+    int kernel_fd;      /* vmlinux ELF or bzImage */
+    int initrd_fd;      /* or -1 */
     int console_in_fd;  /* or -1 */
     int console_out_fd; /* or -1 */
 
-    bool vsock;          /* has a vsock device */
+    bool vsock; /* has a vsock device */
     uint64_t guest_cid;
     int vsock_listen_fd; /* listening Unix socket, or -1 */
     bool vsock_dial;     /* the harness answers MONITOR_VSOCK_DIAL */

@@ -82,8 +82,8 @@ void guest_serve_vsock(void)
     int listener = socket(AF_VSOCK, SOCK_STREAM, 0);
 
     if (listener < 0 ||
-        bind(listener, (const struct sockaddr *)&address,
-             sizeof(address)) < 0 ||
+        bind(listener, (const struct sockaddr *)&address, sizeof(address)) <
+            0 ||
         listen(listener, 8) < 0)
         guest_die("vsock");
     puts("bench: ready");

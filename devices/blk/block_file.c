@@ -100,8 +100,8 @@ int block_file_zero(int fd, uint64_t offset, uint64_t len,
     int mode = FALLOC_FL_KEEP_SIZE;
     int ret;
 
-    mode |= how == BLOCK_ZERO_PUNCH ? FALLOC_FL_PUNCH_HOLE
-                                    : FALLOC_FL_ZERO_RANGE;
+    mode |=
+        how == BLOCK_ZERO_PUNCH ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
     if (len == 0)
         return 0;
     do {

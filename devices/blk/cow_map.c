@@ -128,8 +128,8 @@ int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size, bool durable)
         return -EINVAL;
     map->disk_size = disk_size;
     map->clusters = (disk_size + COW_CLUSTER_SIZE - 1) / COW_CLUSTER_SIZE;
-    map->data_start = num_align_up(COW_MAP_HEADER_SIZE + bits_len(map),
-                                   COW_CLUSTER_SIZE);
+    map->data_start =
+        num_align_up(COW_MAP_HEADER_SIZE + bits_len(map), COW_CLUSTER_SIZE);
     map->bits = calloc(1, bits_len(map));
     if (!map->bits)
         return -ENOMEM;

@@ -116,8 +116,8 @@ static int cow_preadv(struct block_backend *b, const struct iovec *iov,
             ret = block_file_readv(cow->fd, part, (unsigned)parts,
                                    cow->map.data_start + pos, n);
         else
-            ret = cow->base->ops->preadv(cow->base, part, (unsigned)parts,
-                                         pos, n);
+            ret = cow->base->ops->preadv(cow->base, part, (unsigned)parts, pos,
+                                         n);
         pos += n;
     }
     return cow_count(cow, ret);
@@ -252,8 +252,7 @@ static int cow_pwritev(struct block_backend *b, const struct iovec *iov,
     struct cow_overlay *cow = cow_of(b);
 
     /* Two entries are kept for merging. */
-    if (!num_range_within(offset, len, 0, b->size) ||
-        count > BLOCK_IOV_MAX - 2)
+    if (!num_range_within(offset, len, 0, b->size) || count > BLOCK_IOV_MAX - 2)
         return -EINVAL;
     if (len == 0)
         return 0;
@@ -297,8 +296,7 @@ static int zero_cluster(struct cow_overlay *cow, uint64_t cluster, bool unmap)
     }
     ret = present ? 0 : reserve(cow, 1);
     if (ret == 0)
-        ret = zero_file(cow, cluster_start(cluster),
-                        cluster_end(cow, cluster));
+        ret = zero_file(cow, cluster_start(cluster), cluster_end(cow, cluster));
     if (ret == 0)
         cow_map_put(&cow->map, cluster, !give_back || cow->no_punch);
     else if (!present)
@@ -338,8 +336,7 @@ static int cow_write_zeroes(struct block_backend *b, uint64_t offset,
         uint64_t cluster = pos / COW_CLUSTER_SIZE;
         uint64_t next = num_min(cluster_end(cow, cluster), end);
 
-        if (pos == cluster_start(cluster) &&
-            next == cluster_end(cow, cluster))
+        if (pos == cluster_start(cluster) && next == cluster_end(cow, cluster))
             ret = zero_cluster(cow, cluster, unmap);
         else
             ret = zero_part(cow, pos, next);

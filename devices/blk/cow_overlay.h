@@ -21,8 +21,8 @@
 #define COW_CLUSTER_SIZE 65536u
 
 struct cow_overlay_options {
-    uint64_t limit;  /* bytes of clusters it may hold; 0: no limit */
-    bool durable;    /* FLUSH reaches the disk, and the map is kept in it */
+    uint64_t limit; /* bytes of clusters it may hold; 0: no limit */
+    bool durable;   /* FLUSH reaches the disk, and the map is kept in it */
 };
 
 /*

@@ -41,7 +41,7 @@
 #define CONFIG_SIZE 60u
 
 struct virtio_blk {
-    struct virtio_device dev; /* first: a device is one of us */
+    struct virtio_device dev;        /* first: a device is one of us */
     struct virtio_blk_target target; /* owns the backend */
     uint8_t config[CONFIG_SIZE];
     struct desc_chain chain; /* the request being run */

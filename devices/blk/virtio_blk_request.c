@@ -64,8 +64,7 @@ static bool sectors_to_bytes(const struct block_backend *b, uint64_t sector,
                              uint64_t sectors, uint64_t *ret_offset,
                              uint64_t *ret_len)
 {
-    if (!num_range_within(sector, sectors, 0,
-                          b->size / VIRTIO_BLK_SECTOR_SIZE))
+    if (!num_range_within(sector, sectors, 0, b->size / VIRTIO_BLK_SECTOR_SIZE))
         return false;
     *ret_offset = sector * VIRTIO_BLK_SECTOR_SIZE;
     *ret_len = sectors * VIRTIO_BLK_SECTOR_SIZE;
@@ -89,8 +88,8 @@ static bool check_data(const struct virtio_blk_target *t,
     if (wrong_way != 0 || len == 0 || len % VIRTIO_BLK_SECTOR_SIZE != 0 ||
         len > VIRTIO_BLK_DATA_MAX)
         return false;
-    return sectors_to_bytes(t->backend, r->sector,
-                            len / VIRTIO_BLK_SECTOR_SIZE, ret_offset, &bytes);
+    return sectors_to_bytes(t->backend, r->sector, len / VIRTIO_BLK_SECTOR_SIZE,
+                            ret_offset, &bytes);
 }
 
 static uint8_t run_in(const struct virtio_blk_target *t,
@@ -120,8 +119,7 @@ static uint8_t run_out(const struct virtio_blk_target *t,
     uint64_t offset;
     int n, ret;
 
-    if (b->readonly ||
-        !check_data(t, r, r->data_out, r->data_in, &offset))
+    if (b->readonly || !check_data(t, r, r->data_out, r->data_in, &offset))
         return refuse(r);
     n = iov_slice(c->iov, c->readable_count, HEADER_SIZE, r->data_out, iov);
     if (n < 0)

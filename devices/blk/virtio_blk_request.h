@@ -38,7 +38,7 @@
 /* What requests run against; constant while a device is active. */
 struct virtio_blk_target {
     struct block_backend *backend;
-    uint64_t features; /* negotiated */
+    uint64_t features;          /* negotiated */
     char id[VIRTIO_BLK_ID_MAX]; /* padded with NULs */
 };
 
@@ -66,7 +66,8 @@ bool virtio_blk_request_parse(const struct desc_chain *chain,
                               struct virtio_blk_request *ret_request)
     __attribute__((warn_unused_result));
 
-/* Runs a parsed request and writes its status; fills malformed, written, cost. */
+/* Runs a parsed request and writes its status; fills malformed, written, cost.
+ */
 void virtio_blk_request_run(const struct virtio_blk_target *target,
                             struct virtio_blk_request *request);
 

@@ -24,8 +24,9 @@
 #include "devices/virtio/virtio_device.h"
 
 #define VIRTIO_MMIO_SIZE 0x1000u
-#define VIRTIO_MMIO_QUEUE_NOTIFY 0x050u /* where the machine puts ioeventfds   \
-                                         */
+#define VIRTIO_MMIO_QUEUE_NOTIFY                                               \
+    0x050u /* where the machine puts ioeventfds                                \
+            */
 
 struct virtio_mmio {
     struct virtio_device *dev;   /* owned; NULL: empty slot */

@@ -16,7 +16,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char *const argv[] = { "x", NULL };
+static const char *const argv[] = {"x", NULL};
 static size_t delivered;
 
 static void on_output(void *arg, uint32_t id, uint32_t stream,
@@ -35,8 +35,8 @@ static void on_output(void *arg, uint32_t id, uint32_t stream,
 static void on_hello(void *arg, const struct proto_hello *hello)
 {
     struct agent_client **c = arg;
-    struct agent_exec_request request = { .argv = argv, .open_stdin = true };
-    static int fds[2] = { -1, -1 };
+    struct agent_exec_request request = {.argv = argv, .open_stdin = true};
+    static int fds[2] = {-1, -1};
     uint32_t id;
 
     (void)hello;
@@ -57,8 +57,8 @@ static void on_hello(void *arg, const struct proto_hello *hello)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct agent_client_ops ops = { .hello = on_hello,
-                                                 .output = on_output };
+    static const struct agent_client_ops ops = {.hello = on_hello,
+                                                .output = on_output};
     static uint8_t sink[1 << 18];
     struct agent_client *c;
     size_t step, at = 1;

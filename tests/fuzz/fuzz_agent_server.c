@@ -55,8 +55,8 @@ static void check(const struct server *s)
         if (h->in.used > PROTO_WINDOW || h->out[0].credit > PROTO_WINDOW ||
             h->out[1].credit > PROTO_WINDOW)
             abort();
-        if (h->in.expected && h->in.credit + h->in.owed + h->in.used !=
-                                  PROTO_WINDOW)
+        if (h->in.expected &&
+            h->in.credit + h->in.owed + h->in.used != PROTO_WINDOW)
             abort();
     }
     if (s->conn.out_used > CONN_OUT_SIZE)
@@ -109,8 +109,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         proto_inbox_add(&s.conn.in, len);
         data += len;
         size -= len;
-        while (ret == 0 && (ret = proto_inbox_next(&s.conn.in, &header,
-                                                   &payload)) == 1) {
+        while (ret == 0 &&
+               (ret = proto_inbox_next(&s.conn.in, &header, &payload)) == 1) {
             ret = server_dispatch(&s, &header, payload);
             step(&s);
         }

@@ -51,8 +51,7 @@ static void flip(int fd, const uint8_t *data, size_t size)
 static void use(struct block_backend *b, int base_fd, int fd)
 {
     struct iovec iov = {scratch, b->size};
-    uint64_t clusters =
-        (b->size + COW_CLUSTER_SIZE - 1) / COW_CLUSTER_SIZE;
+    uint64_t clusters = (b->size + COW_CLUSTER_SIZE - 1) / COW_CLUSTER_SIZE;
     uint64_t present;
 
     require(b->stats.clusters_present <= clusters);

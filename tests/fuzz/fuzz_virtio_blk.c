@@ -77,8 +77,8 @@ static void put_header(struct fake_driver *d, const uint8_t *p)
     uint64_t sector = num_get_le16(p + 2);
 
     num_put_le32(h, p[1]);
-    num_put_le64(h + 8, sector & 0x8000 ? UINT64_MAX - (sector & 0x7fff)
-                                        : sector);
+    num_put_le64(h + 8,
+                 sector & 0x8000 ? UINT64_MAX - (sector & 0x7fff) : sector);
 }
 
 static void put_segment(struct fake_driver *d, const uint8_t *p)
@@ -106,8 +106,8 @@ static void step(struct fake_driver *d, unsigned op, const uint8_t *p)
         require(virtqueue_check(&d->mmio.dev->queues[0]));
         break;
     case 3:
-        *(uint8_t *)fake_guest_ptr(
-            &d->guest, FAKE_GUEST_BASE + num_get_le16(p), 1) = p[2];
+        *(uint8_t *)fake_guest_ptr(&d->guest, FAKE_GUEST_BASE + num_get_le16(p),
+                                   1) = p[2];
         break;
     case 4:
         put_segment(d, p);

@@ -68,13 +68,13 @@ static const struct {
     const char *script;
     uint32_t code, signal;
 } statuses[] = {
-    { "exit 0", 0, 0 },
-    { "exit 1", 1, 0 },
-    { "exit 255", 255, 0 },
-    { "kill -9 $$", 0, 9 },
-    { "kill -TERM $$", 0, 15 },
-    { "kill -SEGV $$", 0, 11 },
-    { "ulimit -c unlimited; kill -ABRT $$; exit 3", 0, 6 },
+    {"exit 0", 0, 0},
+    {"exit 1", 1, 0},
+    {"exit 255", 255, 0},
+    {"kill -9 $$", 0, 9},
+    {"kill -TERM $$", 0, 15},
+    {"kill -SEGV $$", 0, 11},
+    {"ulimit -c unlimited; kill -ABRT $$; exit 3", 0, 6},
 };
 
 START_TEST(test_status)
@@ -93,26 +93,28 @@ static const struct {
     uint32_t reason;
     int err, exit_code;
 } failures[] = {
-    { "no-such-program", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127 },
-    { "/no/such/program", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127 },
-    { "/etc/passwd/x", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOTDIR, 127 },
-    { "", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127 },
-    { "/etc/passwd", NULL, NULL, PROTO_FAIL_NOT_EXECUTABLE, EACCES, 126 },
-    { "/etc", "root", NULL, PROTO_FAIL_NOT_EXECUTABLE, EACCES, 126 },
-    { "true", "no-such-user", NULL, PROTO_FAIL_USER, ENOENT, -1 },
-    { "true", "12:x", NULL, PROTO_FAIL_USER, EINVAL, -1 },
-    { "true", "4294967295", NULL, PROTO_FAIL_USER, EINVAL, -1 },
-    { "true", "root:0", NULL, PROTO_FAIL_USER, EINVAL, -1 },
-    { "true", NULL, "/no/such/place", PROTO_FAIL_CWD, ENOENT, -1 },
-    { "true", NULL, "/etc/passwd", PROTO_FAIL_CWD, ENOTDIR, -1 },
-    { "true", NULL, "/root", PROTO_FAIL_CWD, EACCES, -1 },
+    {"no-such-program", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127},
+    {"/no/such/program", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127},
+    {"/etc/passwd/x", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOTDIR, 127},
+    {"", NULL, NULL, PROTO_FAIL_NOT_FOUND, ENOENT, 127},
+    {"/etc/passwd", NULL, NULL, PROTO_FAIL_NOT_EXECUTABLE, EACCES, 126},
+    {"/etc", "root", NULL, PROTO_FAIL_NOT_EXECUTABLE, EACCES, 126},
+    {"true", "no-such-user", NULL, PROTO_FAIL_USER, ENOENT, -1},
+    {"true", "12:x", NULL, PROTO_FAIL_USER, EINVAL, -1},
+    {"true", "4294967295", NULL, PROTO_FAIL_USER, EINVAL, -1},
+    {"true", "root:0", NULL, PROTO_FAIL_USER, EINVAL, -1},
+    {"true", NULL, "/no/such/place", PROTO_FAIL_CWD, ENOENT, -1},
+    {"true", NULL, "/etc/passwd", PROTO_FAIL_CWD, ENOTDIR, -1},
+    {"true", NULL, "/root", PROTO_FAIL_CWD, EACCES, -1},
 };
 
 START_TEST(test_failure)
 {
-    const char *const argv[] = { failures[_i].program, NULL };
+    const char *const argv[] = {failures[_i].program, NULL};
     const struct agent_exec_request request = {
-        .argv = argv, .user = failures[_i].user, .cwd = failures[_i].cwd,
+        .argv = argv,
+        .user = failures[_i].user,
+        .cwd = failures[_i].cwd,
     };
     struct rig_handle *h = agent_rig_run(&rig, &request);
 
@@ -126,8 +128,8 @@ END_TEST
 /* No shell is asked to run what the kernel does not take. */
 START_TEST(test_no_shell_guess)
 {
-    const char *const argv[] = { "/tmp/text", NULL };
-    const struct agent_exec_request request = { .argv = argv };
+    const char *const argv[] = {"/tmp/text", NULL};
+    const struct agent_exec_request request = {.argv = argv};
     struct rig_handle *h =
         agent_rig_sh(&rig, NULL, "echo echo hi >/tmp/text; chmod +x /tmp/text");
 
@@ -143,34 +145,32 @@ END_TEST
 static const struct {
     const char *user, *script, *out;
 } places[] = {
-    { NULL, "echo $(id -u) $(id -g) $HOME $(pwd)",
-      "1000 1000 /home/sandbox /home/sandbox\n" },
-    { "root", "echo $(id -u) $(id -g) $HOME $USER", "0 0 /root root\n" },
-    { "12345", "echo $(id -u) $(id -g) $HOME", "12345 12345 /\n" },
-    { "12345:7", "echo $(id -u) $(id -g)", "12345 7\n" },
-    { "nobody", "id -un", "nobody\n" },
-    { NULL, "echo out; echo err >&2", "out\n" },
-    { NULL, "cat", "" },
-    { NULL, "hostname", "microsbx\n" },
+    {NULL, "echo $(id -u) $(id -g) $HOME $(pwd)",
+     "1000 1000 /home/sandbox /home/sandbox\n"},
+    {"root", "echo $(id -u) $(id -g) $HOME $USER", "0 0 /root root\n"},
+    {"12345", "echo $(id -u) $(id -g) $HOME", "12345 12345 /\n"},
+    {"12345:7", "echo $(id -u) $(id -g)", "12345 7\n"},
+    {"nobody", "id -un", "nobody\n"},
+    {NULL, "echo out; echo err >&2", "out\n"},
+    {NULL, "cat", ""},
+    {NULL, "hostname", "microsbx\n"},
     /* A process of the agent's is 1, and the host's are not to be seen. */
-    { NULL, "test $(ls -d /proc/[0-9]* | wc -l) -lt 8 && cat /proc/1/comm",
-      "keeper\n" },
-    { NULL, "grep -c NoNewPrivs:.1 /proc/self/status", "1\n" },
-    { "root", "grep CapBnd /proc/self/status",
-      "CapBnd:\t00000000800405fb\n" },
-    { NULL, "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n" },
-    { "root", "ls -l /proc/self/fd | wc -l | tr -d ' '", "5\n" },
-    { "root", "mount -t tmpfs x /mnt 2>/dev/null; echo $?", "32\n" },
-    { "root", "mknod /tmp/n b 7 0 2>/dev/null; echo $?", "1\n" },
-    { "root", "(: >/proc/sysrq-trigger) 2>/dev/null || echo no", "no\n" },
-    { "root", "(: >/proc/sys/kernel/panic) 2>/dev/null || echo no", "no\n" },
-    { "root", "(: >/sys/power/state) 2>/dev/null || echo no", "no\n" },
-    { "root", "(: </proc/1/root/x) 2>/dev/null || echo no", "no\n" },
-    { "root", "ls /dev/vsock /dev/console /dev/kmsg 2>/dev/null | wc -l",
-      "0\n" },
-    { NULL, "echo x >/dev/null; echo y >/dev/shm/y; cat /dev/shm/y", "y\n" },
-    { NULL, "ulimit -c; ulimit -n", "0\n1024\n" },
-    { NULL, "umask", "0022\n" },
+    {NULL, "test $(ls -d /proc/[0-9]* | wc -l) -lt 8 && cat /proc/1/comm",
+     "keeper\n"},
+    {NULL, "grep -c NoNewPrivs:.1 /proc/self/status", "1\n"},
+    {"root", "grep CapBnd /proc/self/status", "CapBnd:\t00000000800405fb\n"},
+    {NULL, "grep CapEff /proc/self/status", "CapEff:\t0000000000000000\n"},
+    {"root", "ls -l /proc/self/fd | wc -l | tr -d ' '", "5\n"},
+    {"root", "mount -t tmpfs x /mnt 2>/dev/null; echo $?", "32\n"},
+    {"root", "mknod /tmp/n b 7 0 2>/dev/null; echo $?", "1\n"},
+    {"root", "(: >/proc/sysrq-trigger) 2>/dev/null || echo no", "no\n"},
+    {"root", "(: >/proc/sys/kernel/panic) 2>/dev/null || echo no", "no\n"},
+    {"root", "(: >/sys/power/state) 2>/dev/null || echo no", "no\n"},
+    {"root", "(: </proc/1/root/x) 2>/dev/null || echo no", "no\n"},
+    {"root", "ls /dev/vsock /dev/console /dev/kmsg 2>/dev/null | wc -l", "0\n"},
+    {NULL, "echo x >/dev/null; echo y >/dev/shm/y; cat /dev/shm/y", "y\n"},
+    {NULL, "ulimit -c; ulimit -n", "0\n1024\n"},
+    {NULL, "umask", "0022\n"},
 };
 
 START_TEST(test_place)
@@ -185,10 +185,10 @@ END_TEST
 
 START_TEST(test_environment)
 {
-    const char *const argv[] = { "env", NULL };
-    const char *const env[] = { "A=1", "PATH=/usr/bin:/bin", "B=x=y", NULL };
-    const struct agent_exec_request request = { .argv = argv, .env = env,
-                                                .cwd = "/etc" };
+    const char *const argv[] = {"env", NULL};
+    const char *const env[] = {"A=1", "PATH=/usr/bin:/bin", "B=x=y", NULL};
+    const struct agent_exec_request request = {
+        .argv = argv, .env = env, .cwd = "/etc"};
     struct rig_handle *h = agent_rig_run(&rig, &request);
 
     ck_assert_str_eq(h->text[0],
@@ -204,7 +204,7 @@ START_TEST(test_large_argv)
     static const char script[] = "echo $# ${#8189}";
     static const char *argv[COUNT + 4];
     static char text[LEN + 1], filler[512];
-    struct agent_exec_request request = { .argv = argv };
+    struct agent_exec_request request = {.argv = argv};
     size_t left = PROTO_ARGV_BYTES_MAX - COUNT * (LEN + 1) - sizeof("sh") -
                   sizeof("-c") - sizeof(script);
     struct rig_handle *h;
@@ -267,9 +267,9 @@ static uint64_t feed(uint32_t id, struct rig_handle *h, size_t size)
 
 START_TEST(test_stdin_50_mib_and_back)
 {
-    const char *const argv[] = { "cat", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .open_stdin = true };
+    const char *const argv[] = {"cat", NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .open_stdin = true};
     uint32_t id;
     struct rig_handle *h = agent_rig_send(&rig, &request, &id);
     uint64_t digest = feed(id, h, BIG);
@@ -285,10 +285,10 @@ END_TEST
 /* Nobody reads: the sender is not stuck, and the agent does not grow. */
 START_TEST(test_stdin_not_read)
 {
-    const char *const argv[] = { "sh", "-c", "exec <&-; sleep 0.3; echo ok",
-                                 NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .open_stdin = true };
+    const char *const argv[] = {"sh", "-c", "exec <&-; sleep 0.3; echo ok",
+                                NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .open_stdin = true};
     uint32_t id;
     struct rig_handle *h = agent_rig_send(&rig, &request, &id);
 
@@ -301,18 +301,20 @@ END_TEST
 /* A reader that does not consume gets a window of each stream and no more. */
 START_TEST(test_slow_reader)
 {
-    const char *const argv[] = {
-        "sh", "-c", "head -c 1000000 /dev/zero & "
-        "head -c 1000000 /dev/zero >&2; wait", NULL };
-    const struct agent_exec_request request = { .argv = argv };
+    const char *const argv[] = {"sh", "-c",
+                                "head -c 1000000 /dev/zero & "
+                                "head -c 1000000 /dev/zero >&2; wait",
+                                NULL};
+    const struct agent_exec_request request = {.argv = argv};
     uint32_t id;
     struct rig_handle *h;
 
     rig.hold_output = true;
     h = agent_rig_send(&rig, &request, &id);
     /* Until both windows are full, however busy this host is ... */
-    for (int i = 0; i < 1000 && (h->bytes[0] < PROTO_WINDOW ||
-                                 h->bytes[1] < PROTO_WINDOW); i++)
+    for (int i = 0;
+         i < 1000 && (h->bytes[0] < PROTO_WINDOW || h->bytes[1] < PROTO_WINDOW);
+         i++)
         agent_rig_turn(&rig, 20);
     /* ... and then nothing more. */
     for (int i = 0; i < 20; i++)
@@ -321,11 +323,12 @@ START_TEST(test_slow_reader)
     ck_assert_uint_eq(h->bytes[1], PROTO_WINDOW);
     ck_assert(!h->exited);
     rig.hold_output = false;
-    ck_assert_int_eq(agent_client_consumed(rig.client, id, PROTO_STDOUT,
-                                           PROTO_WINDOW + 1), -EINVAL);
+    ck_assert_int_eq(
+        agent_client_consumed(rig.client, id, PROTO_STDOUT, PROTO_WINDOW + 1),
+        -EINVAL);
     for (uint32_t s = PROTO_STDOUT; s <= PROTO_STDERR; s++)
-        ck_assert_int_eq(agent_client_consumed(rig.client, id, s,
-                                               PROTO_WINDOW), 0);
+        ck_assert_int_eq(agent_client_consumed(rig.client, id, s, PROTO_WINDOW),
+                         0);
     agent_rig_wait(&rig, &h->exited);
     ck_assert_uint_eq(h->bytes[0], 1000000);
     ck_assert_uint_eq(h->bytes[1], 1000000);
@@ -337,8 +340,8 @@ END_TEST
    than the second that leftovers get. */
 START_TEST(test_slow_reader_after_exit)
 {
-    const char *const argv[] = { "head", "-c", "190000", "/dev/zero", NULL };
-    const struct agent_exec_request request = { .argv = argv };
+    const char *const argv[] = {"head", "-c", "190000", "/dev/zero", NULL};
+    const struct agent_exec_request request = {.argv = argv};
     uint32_t id;
     struct rig_handle *h;
 
@@ -348,8 +351,8 @@ START_TEST(test_slow_reader_after_exit)
         agent_rig_turn(&rig, 20);
     ck_assert(!h->exited);
     rig.hold_output = false;
-    ck_assert_int_eq(agent_client_consumed(rig.client, id, PROTO_STDOUT,
-                                           h->bytes[0]), 0);
+    ck_assert_int_eq(
+        agent_client_consumed(rig.client, id, PROTO_STDOUT, h->bytes[0]), 0);
     agent_rig_wait(&rig, &h->exited);
     ck_assert_uint_eq(h->bytes[0], 190000);
     ck_assert_uint_eq(h->exit.flags, 0);
@@ -359,7 +362,8 @@ END_TEST
 /* Whatever a workload prints is output. */
 START_TEST(test_forged_frames)
 {
-    struct rig_handle *h = agent_rig_sh(&rig, NULL,
+    struct rig_handle *h = agent_rig_sh(
+        &rig, NULL,
         "printf '\\124\\0\\0\\0\\103\\0\\0\\0\\1\\0\\0\\0';"
         "head -c 84 /dev/zero;"
         "printf '{\"outcome\":\"ok\"}\\033[2J'; "
@@ -386,9 +390,9 @@ START_TEST(test_timeout_kills_the_tree)
     const char *const argv[] = {
         "sh", "-c",
         "echo partial; (setsid sh -c 'sleep 1; touch /tmp/late' &) ; "
-        "trap '' TERM INT HUP; sleep 100", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .timeout_ms = 300 };
+        "trap '' TERM INT HUP; sleep 100",
+        NULL};
+    const struct agent_exec_request request = {.argv = argv, .timeout_ms = 300};
     struct rig_handle *h = agent_rig_run(&rig, &request);
 
     ck_assert_uint_eq(h->exit.signal, SIGKILL);
@@ -404,9 +408,10 @@ END_TEST
 /* What a command leaves behind is killed, and holds up nothing. */
 START_TEST(test_leftovers)
 {
-    struct rig_handle *h = agent_rig_sh(&rig, NULL,
-        "(setsid sh -c 'sleep 1; touch /tmp/late' &); sleep 50 & "
-        "echo done; exit 5");
+    struct rig_handle *h =
+        agent_rig_sh(&rig, NULL,
+                     "(setsid sh -c 'sleep 1; touch /tmp/late' &); sleep 50 & "
+                     "echo done; exit 5");
 
     ck_assert_uint_eq(h->exit.code, 5);
     ck_assert_uint_eq(h->exit.flags, PROTO_EXIT_LEFTOVERS);
@@ -429,9 +434,8 @@ static const char *const attacks[] = {
 
 START_TEST(test_attack)
 {
-    const char *const argv[] = { "/usr/bin/id", "-u", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .user = "root" };
+    const char *const argv[] = {"/usr/bin/id", "-u", NULL};
+    const struct agent_exec_request request = {.argv = argv, .user = "root"};
     struct rig_handle *h = agent_rig_sh(&rig, "root", attacks[_i]);
 
     ck_assert(h->exited);
@@ -447,10 +451,8 @@ END_TEST
 START_TEST(test_pids_limit)
 {
     const char *const argv[] = {
-        "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 0.5; exit 0",
-        NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .pids_max = 20 };
+        "sh", "-c", "bomb() { bomb | bomb & }; bomb; sleep 0.5; exit 0", NULL};
+    const struct agent_exec_request request = {.argv = argv, .pids_max = 20};
     struct rig_handle *h = agent_rig_run(&rig, &request);
 
     ck_assert(h->exit.flags & PROTO_EXIT_PIDS);
@@ -460,9 +462,9 @@ END_TEST
 
 START_TEST(test_memory_limit)
 {
-    const char *const argv[] = { "sh", "-c", "tail /dev/zero", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .memory_max = 32u << 20 };
+    const char *const argv[] = {"sh", "-c", "tail /dev/zero", NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .memory_max = 32u << 20};
     struct rig_handle *h = agent_rig_run(&rig, &request);
 
     ck_assert(h->exit.flags & PROTO_EXIT_OOM);
@@ -475,10 +477,11 @@ END_TEST
 
 START_TEST(test_signal_and_cancel)
 {
-    const char *const argv[] = {
-        "sh", "-c", "trap 'echo got; exit 9' TERM; echo ready; "
-        "while :; do sleep 0.05; done", NULL };
-    const struct agent_exec_request request = { .argv = argv };
+    const char *const argv[] = {"sh", "-c",
+                                "trap 'echo got; exit 9' TERM; echo ready; "
+                                "while :; do sleep 0.05; done",
+                                NULL};
+    const struct agent_exec_request request = {.argv = argv};
     uint32_t id[2];
     struct rig_handle *a = agent_rig_send(&rig, &request, &id[0]);
     struct rig_handle *b = agent_rig_send(&rig, &request, &id[1]);
@@ -493,16 +496,15 @@ START_TEST(test_signal_and_cancel)
     ck_assert_uint_eq(a->exit.code, 9);
     ck_assert_uint_eq(b->exit.signal, SIGKILL);
     ck_assert_uint_eq(b->exit.flags, PROTO_EXIT_CANCELLED);
-    ck_assert_int_eq(agent_client_signal(rig.client, id[0], SIGTERM),
-                     -ENOENT);
+    ck_assert_int_eq(agent_client_signal(rig.client, id[0], SIGTERM), -ENOENT);
 }
 END_TEST
 
 START_TEST(test_many_at_once)
 {
-    const char *const argv[] = { "sh", "-c", "read x; echo $x", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .open_stdin = true };
+    const char *const argv[] = {"sh", "-c", "read x; echo $x", NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .open_stdin = true};
     struct rig_handle *h[PROTO_HANDLES_MAX];
     uint32_t id[PROTO_HANDLES_MAX], extra;
 
@@ -513,8 +515,9 @@ START_TEST(test_many_at_once)
         char line[16];
         int len = snprintf(line, sizeof(line), "%zu\n", i);
 
-        ck_assert_int_eq(agent_client_stdin_write(rig.client, id[i], line,
-                                                  (size_t)len), len);
+        ck_assert_int_eq(
+            agent_client_stdin_write(rig.client, id[i], line, (size_t)len),
+            len);
     }
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
         agent_rig_wait(&rig, &h[i]->exited);
@@ -527,12 +530,13 @@ END_TEST
 START_TEST(test_terminal)
 {
     const char *const argv[] = {
-        "sh", "-c", "test -t 0 && test -t 1 && test -t 2 && stty size; "
+        "sh", "-c",
+        "test -t 0 && test -t 1 && test -t 2 && stty size; "
         "trap 'stty size; exit 4' WINCH; echo ready >/dev/tty; "
-        "while :; do sleep 0.05; done", NULL };
+        "while :; do sleep 0.05; done",
+        NULL};
     const struct agent_exec_request request = {
-        .argv = argv, .tty = true, .rows = 33, .cols = 101,
-        .open_stdin = true };
+        .argv = argv, .tty = true, .rows = 33, .cols = 101, .open_stdin = true};
     uint32_t id;
     struct rig_handle *h = agent_rig_send(&rig, &request, &id);
 
@@ -547,9 +551,9 @@ END_TEST
 
 START_TEST(test_terminal_end_of_input)
 {
-    const char *const argv[] = { "cat", NULL };
+    const char *const argv[] = {"cat", NULL};
     const struct agent_exec_request request = {
-        .argv = argv, .tty = true, .open_stdin = true };
+        .argv = argv, .tty = true, .open_stdin = true};
     uint32_t id;
     struct rig_handle *h = agent_rig_send(&rig, &request, &id);
 
@@ -564,14 +568,14 @@ END_TEST
    itself, which it does only when all its processes are gone. */
 START_TEST(test_connection_lost)
 {
-    static const char *const scripts[] = {
-        "sleep 100 & setsid sleep 100", "yes", "cat >/dev/null", "read x" };
-    struct agent_exec_request request = { .open_stdin = true };
+    static const char *const scripts[] = {"sleep 100 & setsid sleep 100", "yes",
+                                          "cat >/dev/null", "read x"};
+    struct agent_exec_request request = {.open_stdin = true};
     struct timespec a, b;
     uint32_t id;
 
     for (size_t i = 0; i < 4; i++) {
-        const char *const argv[] = { "sh", "-c", scripts[i], NULL };
+        const char *const argv[] = {"sh", "-c", scripts[i], NULL};
 
         request.argv = argv;
         agent_rig_send(&rig, &request, &id);

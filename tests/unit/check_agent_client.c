@@ -104,8 +104,7 @@ static void say(const struct proto_writer *w)
 
 static struct proto_hello good_hello(void)
 {
-    struct proto_hello hello = { .version = PROTO_VERSION,
-                                 .release = "test" };
+    struct proto_hello hello = {.version = PROTO_VERSION, .release = "test"};
 
     return hello;
 }
@@ -124,16 +123,18 @@ static void say_hello(void)
 static void connect_client(void)
 {
     static const struct agent_client_ops ops = {
-        .hello = on_hello, .exec_started = on_started,
-        .exec_failed = on_failed, .output = on_output,
-        .stdin_ready = on_ready, .exec_exit = on_exec_exit,
+        .hello = on_hello,
+        .exec_started = on_started,
+        .exec_failed = on_failed,
+        .output = on_output,
+        .stdin_ready = on_ready,
+        .exec_exit = on_exec_exit,
         .file_done = on_done,
     };
     int sv[2];
 
     memset(&seen, 0, sizeof(seen));
-    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv),
-                     0);
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
     ck_assert_int_eq(agent_client_new(sv[0], &ops, NULL, &client), 0);
     guest = sv[1];
 }
@@ -148,9 +149,9 @@ static void disconnect_client(void)
 /* HELLO done; one exec, one read and one write are open. */
 static void start(void)
 {
-    const char *const argv[] = { "true", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .open_stdin = true };
+    const char *const argv[] = {"true", NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .open_stdin = true};
     uint32_t id;
 
     connect_client();
@@ -159,12 +160,12 @@ static void start(void)
     local = memfd_create("local", MFD_CLOEXEC);
     ck_assert_int_eq(agent_client_exec(client, &request, &id), 0);
     ck_assert_uint_eq(id, EXEC_ID);
-    ck_assert_int_eq(agent_client_read_file(client, "/f", NULL, READ_LIMIT,
-                                            local, &id), 0);
+    ck_assert_int_eq(
+        agent_client_read_file(client, "/f", NULL, READ_LIMIT, local, &id), 0);
     ck_assert_uint_eq(id, READ_ID);
     ck_assert_int_eq(ftruncate(local, 1 << 20), 0);
-    ck_assert_int_eq(agent_client_write_file(client, "/f", NULL, 0600, local,
-                                             &id), 0);
+    ck_assert_int_eq(
+        agent_client_write_file(client, "/f", NULL, 0600, local, &id), 0);
     ck_assert_uint_eq(id, WRITE_ID);
 }
 
@@ -178,8 +179,8 @@ static void stop(void)
 
 START_TEST(test_no_requests_before_hello)
 {
-    const char *const argv[] = { "true", NULL };
-    const struct agent_exec_request request = { .argv = argv };
+    const char *const argv[] = {"true", NULL};
+    const struct agent_exec_request request = {.argv = argv};
     uint32_t id;
 
     connect_client();
@@ -322,14 +323,14 @@ static void lie_credit_read(struct proto_writer *w)
 
 static void lie_early_exit(struct proto_writer *w)
 {
-    const struct proto_exec_exit status = { 0 };
+    const struct proto_exec_exit status = {0};
 
     proto_put_exec_exit(w, EXEC_ID, &status);
 }
 
 static void lie_counts(struct proto_writer *w)
 {
-    const struct proto_exec_exit status = { .stdout_bytes = 1 };
+    const struct proto_exec_exit status = {.stdout_bytes = 1};
 
     proto_put_empty(w, PROTO_EXEC_STARTED, EXEC_ID);
     proto_put_exec_exit(w, EXEC_ID, &status);
@@ -337,7 +338,7 @@ static void lie_counts(struct proto_writer *w)
 
 static void lie_stdin_count(struct proto_writer *w)
 {
-    const struct proto_exec_exit status = { .stdin_bytes = 1 };
+    const struct proto_exec_exit status = {.stdin_bytes = 1};
 
     proto_put_empty(w, PROTO_EXEC_STARTED, EXEC_ID);
     proto_put_exec_exit(w, EXEC_ID, &status);
@@ -345,7 +346,7 @@ static void lie_stdin_count(struct proto_writer *w)
 
 static void lie_after_exit(struct proto_writer *w)
 {
-    const struct proto_exec_exit status = { 0 };
+    const struct proto_exec_exit status = {0};
 
     proto_put_empty(w, PROTO_EXEC_STARTED, EXEC_ID);
     proto_put_exec_exit(w, EXEC_ID, &status);
@@ -354,7 +355,7 @@ static void lie_after_exit(struct proto_writer *w)
 
 static void lie_failed_after_start(struct proto_writer *w)
 {
-    const struct proto_exec_failed failed = { PROTO_FAIL_NOT_FOUND, 2 };
+    const struct proto_exec_failed failed = {PROTO_FAIL_NOT_FOUND, 2};
 
     proto_put_empty(w, PROTO_EXEC_STARTED, EXEC_ID);
     proto_put_exec_failed(w, EXEC_ID, &failed);
@@ -362,28 +363,28 @@ static void lie_failed_after_start(struct proto_writer *w)
 
 static void lie_done_exec(struct proto_writer *w)
 {
-    const struct proto_file_done done = { 0 };
+    const struct proto_file_done done = {0};
 
     proto_put_file_done(w, EXEC_ID, &done);
 }
 
 static void lie_exit_file(struct proto_writer *w)
 {
-    const struct proto_exec_exit status = { 0 };
+    const struct proto_exec_exit status = {0};
 
     proto_put_exec_exit(w, READ_ID, &status);
 }
 
 static void lie_done_size(struct proto_writer *w)
 {
-    const struct proto_file_done done = { .bytes = 5 };
+    const struct proto_file_done done = {.bytes = 5};
 
     proto_put_file_done(w, READ_ID, &done);
 }
 
 static void lie_done_unsent(struct proto_writer *w)
 {
-    const struct proto_file_done done = { 0 };
+    const struct proto_file_done done = {0};
 
     proto_put_file_done(w, WRITE_ID, &done);
 }
@@ -398,29 +399,29 @@ static const struct {
     void (*tell)(struct proto_writer *w);
     const char *reason; /* a part of it */
 } lies[] = {
-    { lie_second_hello, "second HELLO" },
-    { lie_host_frame, "header" },
-    { lie_unknown_handle, "not live" },
-    { lie_started_twice, "second EXEC_STARTED" },
-    { lie_started_file, "for a file operation" },
-    { lie_early_output, "before the start" },
-    { lie_wrong_stream, "does not exist" },
-    { lie_file_stream, "does not exist" },
-    { lie_no_credit, "credit" },
-    { lie_read_limit, "limit" },
-    { lie_credit, "CREDIT" },
-    { lie_credit_stream, "does not exist" },
-    { lie_credit_read, "does not exist" },
-    { lie_early_exit, "before the start" },
-    { lie_counts, "not true" },
-    { lie_stdin_count, "not true" },
-    { lie_after_exit, "not live" },
-    { lie_failed_after_start, "after the start" },
-    { lie_done_exec, "for an exec" },
-    { lie_exit_file, "for a file operation" },
-    { lie_done_size, "not true" },
-    { lie_done_unsent, "not all sent" },
-    { lie_length, "header" },
+    {lie_second_hello, "second HELLO"},
+    {lie_host_frame, "header"},
+    {lie_unknown_handle, "not live"},
+    {lie_started_twice, "second EXEC_STARTED"},
+    {lie_started_file, "for a file operation"},
+    {lie_early_output, "before the start"},
+    {lie_wrong_stream, "does not exist"},
+    {lie_file_stream, "does not exist"},
+    {lie_no_credit, "credit"},
+    {lie_read_limit, "limit"},
+    {lie_credit, "CREDIT"},
+    {lie_credit_stream, "does not exist"},
+    {lie_credit_read, "does not exist"},
+    {lie_early_exit, "before the start"},
+    {lie_counts, "not true"},
+    {lie_stdin_count, "not true"},
+    {lie_after_exit, "not live"},
+    {lie_failed_after_start, "after the start"},
+    {lie_done_exec, "for an exec"},
+    {lie_exit_file, "for a file operation"},
+    {lie_done_size, "not true"},
+    {lie_done_unsent, "not all sent"},
+    {lie_length, "header"},
 };
 
 START_TEST(test_lie)
@@ -442,8 +443,8 @@ START_TEST(test_lie)
         ret = process();
     }
     ck_assert_int_eq(ret, -EPROTO);
-    ck_assert_msg(strstr(agent_client_reason(client), lies[_i].reason),
-                  "%s", agent_client_reason(client));
+    ck_assert_msg(strstr(agent_client_reason(client), lies[_i].reason), "%s",
+                  agent_client_reason(client));
     /* And so it stays. */
     ck_assert_int_eq(process(), -EPROTO);
     ck_assert_int_eq(agent_client_stat(client, "/", NULL, &id), -EPROTO);
@@ -455,7 +456,7 @@ END_TEST
 
 START_TEST(test_exit)
 {
-    const struct proto_exec_exit status = { .code = 3, .stdout_bytes = 2 };
+    const struct proto_exec_exit status = {.code = 3, .stdout_bytes = 2};
     struct proto_writer w;
     uint8_t buf[512];
 
@@ -502,8 +503,8 @@ START_TEST(test_guest_does_not_read)
     int ret = 0;
 
     for (int i = 0; i < 50; i++) {
-        ssize_t n = agent_client_stdin_write(client, EXEC_ID, data,
-                                             sizeof(data));
+        ssize_t n =
+            agent_client_stdin_write(client, EXEC_ID, data, sizeof(data));
 
         ck_assert_int_ge(n, 0);
         total += (size_t)n;
@@ -526,8 +527,9 @@ START_TEST(test_stdin_ready)
     uint8_t buf[64];
 
     ck_assert_int_eq(agent_client_cancel(client, WRITE_ID), 0);
-    ck_assert_int_eq(agent_client_stdin_write(client, EXEC_ID, data,
-                                              sizeof(data)), PROTO_WINDOW);
+    ck_assert_int_eq(
+        agent_client_stdin_write(client, EXEC_ID, data, sizeof(data)),
+        PROTO_WINDOW);
     for (int i = 0; i < 10; i++) {
         ck_assert_int_eq(process(), 0);
         (void)!recv(guest, sink, sizeof(sink), MSG_DONTWAIT);
@@ -545,11 +547,11 @@ END_TEST
 START_TEST(test_bad_requests)
 {
     static char user[PROTO_USER_MAX + 1];
-    const char *const none[] = { NULL };
-    const char *const argv[] = { "true", NULL };
-    const char *const env[] = { "NOEQUALS", NULL };
-    const char *const nameless[] = { "=x", NULL };
-    struct agent_exec_request request = { .argv = none };
+    const char *const none[] = {NULL};
+    const char *const argv[] = {"true", NULL};
+    const char *const env[] = {"NOEQUALS", NULL};
+    const char *const nameless[] = {"=x", NULL};
+    struct agent_exec_request request = {.argv = none};
     uint32_t id;
 
     ck_assert_int_eq(agent_client_exec(client, &request, &id), -EINVAL);
@@ -582,8 +584,7 @@ int main(void)
     suite_add_tcase(s, tc);
     tc = tcase_create("frames");
     tcase_add_checked_fixture(tc, start, stop);
-    tcase_add_loop_test(tc, test_lie, 0,
-                        (int)(sizeof(lies) / sizeof(lies[0])));
+    tcase_add_loop_test(tc, test_lie, 0, (int)(sizeof(lies) / sizeof(lies[0])));
     tcase_add_test(tc, test_exit);
     tcase_add_test(tc, test_end_of_stream);
     tcase_add_test(tc, test_guest_does_not_read);

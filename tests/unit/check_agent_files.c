@@ -46,8 +46,8 @@ static struct rig_handle *put(const char *path, const char *user, int fd)
 {
     uint32_t id;
 
-    ck_assert_int_eq(agent_client_write_file(rig.client, path, user, 0640, fd,
-                                             &id), 0);
+    ck_assert_int_eq(
+        agent_client_write_file(rig.client, path, user, 0640, fd, &id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);
     return &rig.handles[id];
 }
@@ -57,8 +57,8 @@ static struct rig_handle *get(const char *path, const char *user,
 {
     uint32_t id;
 
-    ck_assert_int_eq(agent_client_read_file(rig.client, path, user, limit, fd,
-                                            &id), 0);
+    ck_assert_int_eq(
+        agent_client_read_file(rig.client, path, user, limit, fd, &id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);
     return &rig.handles[id];
 }
@@ -143,33 +143,30 @@ static const struct {
     const char *prepare, *path, *user;
     uint32_t read_err, write_err;
 } places[] = {
-    { "", "/no/such/file", NULL, ENOENT, EACCES },
-    { "", "/etc/shadow", NULL, EACCES, EACCES },
-    { "", "/etc", NULL, EISDIR, EISDIR },
-    { "", "/etc/passwd/x", NULL, ENOTDIR, ENOTDIR },
-    { "", "/etc/passwd", "no-such-user", EINVAL, EINVAL },
-    { "mkfifo -m 666 /tmp/p", "/tmp/p", NULL, EINVAL, EINVAL },
-    { "", "/dev/zero", "root", EINVAL, EINVAL },
-    { "", "/dev/ptmx", NULL, EINVAL, EINVAL },
-    { "ln -s /proc/1/root/etc/hostname /tmp/l", "/tmp/l", "root", EACCES,
-      EACCES },
-    { "", "/proc/1/environ", NULL, EACCES, EACCES },
-    { "", "/proc/1/mem", "root", EACCES, EACCES },
-    { "ln -s l /tmp/l", "/tmp/l", NULL, ELOOP, ELOOP },
-    { "mkdir /tmp/d; chmod 0 /tmp/d", "/tmp/d/f", NULL, EACCES, EACCES },
-    { "echo x >/tmp/f; chmod 0 /tmp/f", "/tmp/f", NULL, EACCES, EACCES },
-    { "echo x >/tmp/f; chmod 0 /tmp/f", "/tmp/f", "root", 0, 0 },
-    { "ln -s ../../../../../../etc/hostname /tmp/l", "/tmp/l", NULL, 0,
-      EACCES },
-    { "rm -rf /tmp/x; ln -s /root /tmp/x", "/tmp/x/y", NULL, EACCES,
-      EACCES },
+    {"", "/no/such/file", NULL, ENOENT, EACCES},
+    {"", "/etc/shadow", NULL, EACCES, EACCES},
+    {"", "/etc", NULL, EISDIR, EISDIR},
+    {"", "/etc/passwd/x", NULL, ENOTDIR, ENOTDIR},
+    {"", "/etc/passwd", "no-such-user", EINVAL, EINVAL},
+    {"mkfifo -m 666 /tmp/p", "/tmp/p", NULL, EINVAL, EINVAL},
+    {"", "/dev/zero", "root", EINVAL, EINVAL},
+    {"", "/dev/ptmx", NULL, EINVAL, EINVAL},
+    {"ln -s /proc/1/root/etc/hostname /tmp/l", "/tmp/l", "root", EACCES,
+     EACCES},
+    {"", "/proc/1/environ", NULL, EACCES, EACCES},
+    {"", "/proc/1/mem", "root", EACCES, EACCES},
+    {"ln -s l /tmp/l", "/tmp/l", NULL, ELOOP, ELOOP},
+    {"mkdir /tmp/d; chmod 0 /tmp/d", "/tmp/d/f", NULL, EACCES, EACCES},
+    {"echo x >/tmp/f; chmod 0 /tmp/f", "/tmp/f", NULL, EACCES, EACCES},
+    {"echo x >/tmp/f; chmod 0 /tmp/f", "/tmp/f", "root", 0, 0},
+    {"ln -s ../../../../../../etc/hostname /tmp/l", "/tmp/l", NULL, 0, EACCES},
+    {"rm -rf /tmp/x; ln -s /root /tmp/x", "/tmp/x/y", NULL, EACCES, EACCES},
 };
 
 START_TEST(test_place)
 {
     int back = memfd_create("back", MFD_CLOEXEC);
-    struct rig_handle *h =
-        agent_rig_sh(&rig, "root", places[_i].prepare);
+    struct rig_handle *h = agent_rig_sh(&rig, "root", places[_i].prepare);
 
     ck_assert_uint_eq(h->exit.code, 0);
     h = get(places[_i].path, places[_i].user, 0, back);
@@ -188,8 +185,8 @@ START_TEST(test_stat_and_mkdir)
     uint32_t id;
     struct rig_handle *h;
 
-    ck_assert_int_eq(agent_client_mkdir(rig.client, "/tmp/a/b", NULL, 0750,
-                                        &id), 0);
+    ck_assert_int_eq(
+        agent_client_mkdir(rig.client, "/tmp/a/b", NULL, 0750, &id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);
     ck_assert_uint_eq(rig.handles[id].done.err, 0);
     ck_assert_int_eq(agent_client_stat(rig.client, "/tmp/a/b", NULL, &id), 0);
@@ -200,8 +197,8 @@ START_TEST(test_stat_and_mkdir)
     ck_assert_int_eq(agent_client_stat(rig.client, "/tmp/no", NULL, &id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);
     ck_assert_uint_eq(rig.handles[id].done.err, ENOENT);
-    ck_assert_int_eq(agent_client_mkdir(rig.client, "/etc/passwd", NULL, 0755,
-                                        &id), 0);
+    ck_assert_int_eq(
+        agent_client_mkdir(rig.client, "/etc/passwd", NULL, 0755, &id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);
     ck_assert_uint_eq(rig.handles[id].done.err, ENOTDIR);
 }
@@ -241,12 +238,14 @@ START_TEST(test_many_at_once)
         int back = memfd_create("back", MFD_CLOEXEC);
 
         snprintf(path, sizeof(path), "/tmp/f%u", i);
-        ck_assert_int_eq(agent_client_read_file(rig.client, path, NULL, 0,
-                                                back, &ids[i]), 0);
+        ck_assert_int_eq(
+            agent_client_read_file(rig.client, path, NULL, 0, back, &ids[i]),
+            0);
         snprintf(path, sizeof(path), "/tmp/g%u", i);
         ck_assert_int_eq(agent_client_write_file(rig.client, path, NULL, 0644,
                                                  memory_file(zeros, SIZE),
-                                                 &ids[HALF + i]), 0);
+                                                 &ids[HALF + i]),
+                         0);
     }
     while (agent_client_live(rig.client) > 0)
         agent_rig_turn(&rig, 5000);
@@ -262,7 +261,8 @@ END_TEST
 /* A full file system is an error of the operation; 256 MiB is what it has. */
 START_TEST(test_disk_full)
 {
-    struct rig_handle *h = agent_rig_sh(&rig, "root",
+    struct rig_handle *h = agent_rig_sh(
+        &rig, "root",
         "dd if=/dev/zero of=/tmp/fill bs=1M count=230 2>/dev/null");
 
     ck_assert_uint_eq(h->exit.code, 0);
@@ -276,8 +276,8 @@ START_TEST(test_cancel)
     uint32_t id;
     int fd = big_file();
 
-    ck_assert_int_eq(agent_client_write_file(rig.client, "/tmp/f", NULL, 0644,
-                                             fd, &id), 0);
+    ck_assert_int_eq(
+        agent_client_write_file(rig.client, "/tmp/f", NULL, 0644, fd, &id), 0);
     agent_rig_turn(&rig, 100);
     ck_assert_int_eq(agent_client_cancel(rig.client, id), 0);
     agent_rig_wait(&rig, &rig.handles[id].file_done);

@@ -162,8 +162,8 @@ START_TEST(test_lists_and_short_counts)
 {
     static const int chunks[] = {0, 1, 7, 512, 4096};
     uint8_t out[3000], in[3000];
-    struct iovec w[] = {{out, 1}, {out + 1, 0}, {out + 1, 2000},
-                        {out + 2001, 999}};
+    struct iovec w[] = {
+        {out, 1}, {out + 1, 0}, {out + 1, 2000}, {out + 2001, 999}};
     struct iovec r[] = {{in, 1500}, {in + 1500, 1}, {in + 1501, 1499}};
     struct block_backend *b = make_raw(make_file(DISK_SIZE), false);
 
@@ -177,8 +177,8 @@ START_TEST(test_lists_and_short_counts)
         w[1] = w[2];
         w[2] = w[3];
     }
-    ck_assert_int_eq(b->ops->pwritev(b, w, host.chunk ? 3 : 4, 512,
-                                     sizeof(out)), 0);
+    ck_assert_int_eq(
+        b->ops->pwritev(b, w, host.chunk ? 3 : 4, 512, sizeof(out)), 0);
     host.interrupts = 1;
     ck_assert_int_eq(b->ops->preadv(b, r, 3, 512, sizeof(in)), 0);
     ck_assert_mem_eq(in, out, sizeof(in));
@@ -204,8 +204,9 @@ START_TEST(test_bounds)
 {
     static const struct {
         uint64_t offset, len;
-    } rows[] = {{DISK_SIZE, 1},      {DISK_SIZE - 1, 2}, {0, DISK_SIZE + 1},
-                {UINT64_MAX, 1},     {1, UINT64_MAX},    {UINT64_MAX, 512},
+    } rows[] = {{DISK_SIZE, 1},      {DISK_SIZE - 1, 2},
+                {0, DISK_SIZE + 1},  {UINT64_MAX, 1},
+                {1, UINT64_MAX},     {UINT64_MAX, 512},
                 {UINT64_MAX - 1, 2}, {(uint64_t)1 << 63, 512}};
     uint64_t offset = rows[_i].offset, len = rows[_i].len;
     uint8_t byte = 0;
@@ -372,10 +373,12 @@ START_TEST(test_slice)
     ck_assert_int_eq(block_iov_slice(iov, 3, 1, UINT64_MAX, out), -EINVAL);
     for (unsigned i = 0; i < ARRAY_SIZE(many); i++)
         many[i] = (struct iovec){a, 1};
-    ck_assert_int_eq(block_iov_slice(many, ARRAY_SIZE(many), 1, BLOCK_IOV_MAX,
-                                     out), (int)BLOCK_IOV_MAX);
-    ck_assert_int_eq(block_iov_slice(many, ARRAY_SIZE(many), 0,
-                                     BLOCK_IOV_MAX + 1, out), -EINVAL);
+    ck_assert_int_eq(
+        block_iov_slice(many, ARRAY_SIZE(many), 1, BLOCK_IOV_MAX, out),
+        (int)BLOCK_IOV_MAX);
+    ck_assert_int_eq(
+        block_iov_slice(many, ARRAY_SIZE(many), 0, BLOCK_IOV_MAX + 1, out),
+        -EINVAL);
 }
 END_TEST
 

@@ -28,10 +28,10 @@
 /* ---- the host ----------------------------------------------------------- */
 
 static struct {
-    long cut_at;      /* changes until the cut; 0: never */
-    bool cut;         /* it has happened */
-    long changes;     /* so far */
-    bool no_punch;    /* fallocate is not supported */
+    long cut_at;   /* changes until the cut; 0: never */
+    bool cut;      /* it has happened */
+    long changes;  /* so far */
+    bool no_punch; /* fallocate is not supported */
     unsigned writes, syncs;
 } host;
 
@@ -46,8 +46,7 @@ static bool host_change(bool *ret_torn)
 }
 
 /* The first half of a write, in whole sectors as a disk would tear it. */
-static void write_half(int fd, const struct iovec *iov, int count,
-                       off_t offset)
+static void write_half(int fd, const struct iovec *iov, int count, off_t offset)
 {
     size_t total = 0, left;
 
@@ -108,8 +107,8 @@ int fdatasync(int fd)
 
 /* A sector is one number all over: which write it is from. 0 is zeros. */
 struct cut_log {
-    uint64_t flushed[SECTORS]; /* what a FLUSH has promised */
-    uint64_t latest[SECTORS];  /* what was last written, or tried */
+    uint64_t flushed[SECTORS];           /* what a FLUSH has promised */
+    uint64_t latest[SECTORS];            /* what was last written, or tried */
     uint64_t stamps[CUT_STEPS][SECTORS]; /* tried since; 0: zeros */
     bool touched[CUT_STEPS][SECTORS];
     uint8_t buf[DISK_SIZE];
@@ -208,9 +207,9 @@ static bool cut_run(struct cut_log *log, int base_fd, uint64_t seed, long n)
                 ck_abort_msg("cut %ld: sector %u is torn", n, s);
         if (cut_allowed(log, s, got))
             continue;
-        ck_abort_msg(
-            "cut %ld, sector %u: %llu, flushed %llu", n, s,
-            (unsigned long long)got, (unsigned long long)log->flushed[s]);
+        ck_abort_msg("cut %ld, sector %u: %llu, flushed %llu", n, s,
+                     (unsigned long long)got,
+                     (unsigned long long)log->flushed[s]);
     }
     b->ops->free(b);
     close(fd);

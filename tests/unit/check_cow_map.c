@@ -121,9 +121,17 @@ END_TEST
 
 START_TEST(test_wrong_length)
 {
-    static const long lengths[] = {1, 8, 511, 4095, 4096, 4097, 65535, 65536,
+    static const long lengths[] = {1,
+                                   8,
+                                   511,
+                                   4095,
+                                   4096,
+                                   4097,
+                                   65535,
+                                   65536,
                                    65536 + DISK_SIZE - 1,
-                                   65536 + DISK_SIZE + 1, 1l << 40};
+                                   65536 + DISK_SIZE + 1,
+                                   1l << 40};
     static uint8_t base[DISK_SIZE];
     int base_fd = blk_disk(base, sizeof(base));
     int fd = good_overlay(base_fd);

@@ -271,8 +271,8 @@ START_TEST(test_limit)
     ck_assert_uint_eq(b->stats.clusters_present, 1);
     ck_assert_int_eq(blk_write(b, data, SECTOR, CLUSTER), 0);
     ck_assert_int_eq(blk_write(b, data, SECTOR, 2 * CLUSTER), -ENOSPC);
-    ck_assert_int_eq(
-        b->ops->write_zeroes(b, 2 * CLUSTER, CLUSTER, true), -ENOSPC);
+    ck_assert_int_eq(b->ops->write_zeroes(b, 2 * CLUSTER, CLUSTER, true),
+                     -ENOSPC);
     ck_assert_int_eq(b->ops->write_zeroes(b, 2 * CLUSTER, SECTOR, false),
                      -ENOSPC);
     ck_assert_uint_eq(b->stats.no_space, 4);
@@ -433,7 +433,7 @@ START_TEST(test_many_share_a_base)
 
         memset(data, (int)who, sizeof(data));
         ck_assert_int_eq(blk_write(b[who], data, SECTOR,
-                                  (uint64_t)blk_random(SECTORS) * SECTOR),
+                                   (uint64_t)blk_random(SECTORS) * SECTOR),
                          0);
     }
     /* Each sees the base and what it wrote itself, nobody else's. */
@@ -457,8 +457,9 @@ START_TEST(test_bounds)
 {
     static const struct {
         uint64_t offset, len;
-    } rows[] = {{DISK_SIZE, 1},      {DISK_SIZE - 1, 2}, {0, DISK_SIZE + 1},
-                {UINT64_MAX, 1},     {1, UINT64_MAX},    {UINT64_MAX, 512},
+    } rows[] = {{DISK_SIZE, 1},      {DISK_SIZE - 1, 2},
+                {0, DISK_SIZE + 1},  {UINT64_MAX, 1},
+                {1, UINT64_MAX},     {UINT64_MAX, 512},
                 {UINT64_MAX - 1, 2}, {(uint64_t)1 << 63, 512}};
     static uint8_t base[DISK_SIZE];
     uint64_t offset = rows[_i].offset, len = rows[_i].len;

@@ -15,28 +15,26 @@
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
 
-static const char passwd[] =
-    "root:x:0:0:root:/root:/bin/bash\n"
-    "\n"
-    "broken:x:abc:0::/:/bin/sh\n"
-    "short:x:7\n"
-    ":x:8:8::/:/bin/sh\n"
-    "+@nis\n"
-    "huge:x:4294967295:1::/:/bin/sh\n"
-    "daemon:*:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
-    "nohome:x:50:51::relative:\n"
-    "alice:x:2000:2001:A,B,C:/home/alice:/bin/sh\n"
-    "alice:x:0:0:second:/root:/bin/sh\n"
-    "last:x:9:10::/l:/bin/sh";
+static const char passwd[] = "root:x:0:0:root:/root:/bin/bash\n"
+                             "\n"
+                             "broken:x:abc:0::/:/bin/sh\n"
+                             "short:x:7\n"
+                             ":x:8:8::/:/bin/sh\n"
+                             "+@nis\n"
+                             "huge:x:4294967295:1::/:/bin/sh\n"
+                             "daemon:*:1:1:daemon:/usr/sbin:/usr/sbin/nologin\n"
+                             "nohome:x:50:51::relative:\n"
+                             "alice:x:2000:2001:A,B,C:/home/alice:/bin/sh\n"
+                             "alice:x:0:0:second:/root:/bin/sh\n"
+                             "last:x:9:10::/l:/bin/sh";
 
-static const char group[] =
-    "root:x:0:\n"
-    "wheel:x:10:alice,root\n"
-    "own:x:2001:alice\n"
-    "almost:x:11:alicex,xalice,alic\n"
-    "end:x:12:bob,alice\n"
-    "bad:x:zz:alice\n"
-    "alone:x:13:alice";
+static const char group[] = "root:x:0:\n"
+                            "wheel:x:10:alice,root\n"
+                            "own:x:2001:alice\n"
+                            "almost:x:11:alicex,xalice,alic\n"
+                            "end:x:12:bob,alice\n"
+                            "bad:x:zz:alice\n"
+                            "alone:x:13:alice";
 
 static const struct {
     const char *who;
@@ -45,29 +43,29 @@ static const struct {
     const char *name, *home;
     size_t groups;
 } users[] = {
-    { "", 0, 1000, 1000, "sandbox", "/home/sandbox", 0 },
-    { "sandbox", 0, 1000, 1000, "sandbox", "/home/sandbox", 0 },
-    { "root", 0, 0, 0, "root", "/root", 1 },
-    { "0", 0, 0, 0, "root", "/root", 1 },
-    { "alice", 0, 2000, 2001, "alice", "/home/alice", 3 },
-    { "2000", 0, 2000, 2001, "alice", "/home/alice", 3 },
-    { "2000:77", 0, 2000, 77, "alice", "/home/alice", 4 },
-    { "1000", 0, 1000, 1000, "sandbox", "/home/sandbox", 0 },
-    { "5555", 0, 5555, 5555, "", "/", 0 },
-    { "nohome", 0, 50, 51, "nohome", "/", 0 },
-    { "last", 0, 9, 10, "last", "/l", 0 },
-    { "broken", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "short", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "huge", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "+@nis", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "nobody-here", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "alic", -ENOENT, 0, 0, NULL, NULL, 0 },
-    { "alice:x", -EINVAL, 0, 0, NULL, NULL, 0 },
-    { "1:", -EINVAL, 0, 0, NULL, NULL, 0 },
-    { "1:2:3", -EINVAL, 0, 0, NULL, NULL, 0 },
-    { "1x", -EINVAL, 0, 0, NULL, NULL, 0 },
-    { "4294967295", -EINVAL, 0, 0, NULL, NULL, 0 },
-    { "99999999999", -EINVAL, 0, 0, NULL, NULL, 0 },
+    {"", 0, 1000, 1000, "sandbox", "/home/sandbox", 0},
+    {"sandbox", 0, 1000, 1000, "sandbox", "/home/sandbox", 0},
+    {"root", 0, 0, 0, "root", "/root", 1},
+    {"0", 0, 0, 0, "root", "/root", 1},
+    {"alice", 0, 2000, 2001, "alice", "/home/alice", 3},
+    {"2000", 0, 2000, 2001, "alice", "/home/alice", 3},
+    {"2000:77", 0, 2000, 77, "alice", "/home/alice", 4},
+    {"1000", 0, 1000, 1000, "sandbox", "/home/sandbox", 0},
+    {"5555", 0, 5555, 5555, "", "/", 0},
+    {"nohome", 0, 50, 51, "nohome", "/", 0},
+    {"last", 0, 9, 10, "last", "/l", 0},
+    {"broken", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"short", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"huge", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"+@nis", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"nobody-here", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"alic", -ENOENT, 0, 0, NULL, NULL, 0},
+    {"alice:x", -EINVAL, 0, 0, NULL, NULL, 0},
+    {"1:", -EINVAL, 0, 0, NULL, NULL, 0},
+    {"1:2:3", -EINVAL, 0, 0, NULL, NULL, 0},
+    {"1x", -EINVAL, 0, 0, NULL, NULL, 0},
+    {"4294967295", -EINVAL, 0, 0, NULL, NULL, 0},
+    {"99999999999", -EINVAL, 0, 0, NULL, NULL, 0},
 };
 
 START_TEST(test_user)
@@ -150,14 +148,16 @@ START_TEST(test_cmdline)
     ck_assert(!c.shell && !c.init_line && c.rows == 0 && c.term[0] == '\0');
     cmdline_parse("a microsbx.shell=1\tmicrosbx.term=xterm-256color "
                   "microsbx.rows=50 microsbx.cols=132 microsbx.init_line=1 "
-                  "microsbx.scratch_limit=1073741824\n", &c);
+                  "microsbx.scratch_limit=1073741824\n",
+                  &c);
     ck_assert(c.shell && c.init_line);
     ck_assert_str_eq(c.term, "xterm-256color");
     ck_assert_uint_eq(c.rows, 50);
     ck_assert_uint_eq(c.cols, 132);
     ck_assert_uint_eq(c.scratch_limit, 1ull << 30);
     cmdline_parse("microsbx.shell microsbx.rows=99999 xmicrosbx.shell=1 "
-                  "microsbx.shellx=1 microsbx.cols= microsbx.", &c);
+                  "microsbx.shellx=1 microsbx.cols= microsbx.",
+                  &c);
     ck_assert(!c.shell && c.rows == 0 && c.cols == 0);
 }
 END_TEST

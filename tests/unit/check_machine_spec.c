@@ -150,8 +150,8 @@ static const struct {
 
 START_TEST(test_bad_disk)
 {
-    ck_assert_int_eq(
-        machine_spec_add_disk(&spec, bad_disks[_i].disk, &failure), 0);
+    ck_assert_int_eq(machine_spec_add_disk(&spec, bad_disks[_i].disk, &failure),
+                     0);
     check_refused(bad_disks[_i].object, bad_disks[_i].reason);
 }
 END_TEST
@@ -162,8 +162,8 @@ static const char *const pairs[][2] = {
 START_TEST(test_disk_twice)
 {
     for (int i = 0; i < 2; i++)
-        ck_assert_int_eq(
-            machine_spec_add_disk(&spec, pairs[_i][i], &failure), 0);
+        ck_assert_int_eq(machine_spec_add_disk(&spec, pairs[_i][i], &failure),
+                         0);
     check_refused("cannot use the disk", "given twice, and once writable");
 }
 END_TEST

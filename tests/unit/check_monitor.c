@@ -391,11 +391,11 @@ START_TEST(test_descriptors_are_refused)
 END_TEST
 
 static const char *const liars[] = {
-    "run short running", "run long running", "run short dial",
-    "run short stats",   "run long exit",    "run short exit",
-    "run type 0",        "run type 65",      "run type 66",
-    "run type 71",       "run type 4294967295",
-    "run one byte",      "run lying length",
+    "run short running", "run long running",    "run short dial",
+    "run short stats",   "run long exit",       "run short exit",
+    "run type 0",        "run type 65",         "run type 66",
+    "run type 71",       "run type 4294967295", "run one byte",
+    "run lying length",
 };
 
 /* Nothing that does not decode is an event: the monitor counts as gone. */
@@ -406,8 +406,8 @@ START_TEST(test_liars)
     ck_assert_int_eq(build(liars[_i]), 0);
     ck_assert_int_eq(monitor_start(monitor), 0);
     e = next_event();
-    ck_assert_msg(e.kind == MONITOR_EVENT_GONE, "%s gives event %d",
-                  liars[_i], e.kind);
+    ck_assert_msg(e.kind == MONITOR_EVENT_GONE, "%s gives event %d", liars[_i],
+                  e.kind);
     ck_assert_str_ne(monitor_reason(monitor), "");
     monitor_receive(monitor, &e); /* and for good */
     ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
@@ -534,11 +534,16 @@ static void run_trial(const char *mode, const struct trial_file *file)
     static const char *const env[] = {NULL};
     static char kernel[] = "the kernel";
     static struct machine machine;
-    struct trial_spec spec = {.argv = argv, .env = env, .stdin_fd = -1,
-                              .ready_ms = WAIT_MS, .signal_fd = -1,
-                              .file_ms = 300, .files = file,
+    struct trial_spec spec = {.argv = argv,
+                              .env = env,
+                              .stdin_fd = -1,
+                              .ready_ms = WAIT_MS,
+                              .signal_fd = -1,
+                              .file_ms = 300,
+                              .files = file,
                               .file_count = file != NULL,
-                              .out = {.fd = -1}, .err = {.fd = -1}};
+                              .out = {.fd = -1},
+                              .err = {.fd = -1}};
 
     set_mode(mode);
     vm_config_init(&machine.config);
@@ -580,8 +585,8 @@ START_TEST(test_file_stalls)
 }
 END_TEST
 
-static const char *const probes[] = {"exit", "ready", "one byte", "type 71",
-                                     "lying length", "error 2"};
+static const char *const probes[] = {"exit",    "ready",        "one byte",
+                                     "type 71", "lying length", "error 2"};
 
 START_TEST(test_probe_lies)
 {
@@ -623,8 +628,7 @@ START_TEST(test_inherits_nothing)
     }
     ck_assert_uint_eq(seen, 4);
     closedir(dir);
-    snprintf(path, sizeof(path), "/proc/%d/environ",
-             (int)monitor_pid(monitor));
+    snprintf(path, sizeof(path), "/proc/%d/environ", (int)monitor_pid(monitor));
     environ_fd = open(path, O_RDONLY);
     ck_assert_int_eq(read(environ_fd, link, sizeof(link)), 0);
     close(environ_fd);
@@ -712,8 +716,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(t, test_liars, 0,
                         (int)(sizeof(liars) / sizeof(liars[0])));
     tcase_add_test(t, test_exit_is_last);
-    tcase_add_loop_test(t, test_ends, 0,
-                        (int)(sizeof(ends) / sizeof(ends[0])));
+    tcase_add_loop_test(t, test_ends, 0, (int)(sizeof(ends) / sizeof(ends[0])));
     tcase_add_test(t, test_hang);
     tcase_add_test(t, test_deaf);
     tcase_add_loop_test(t, test_trial_blames, 0,

@@ -55,7 +55,8 @@ static void check_get(const char *name, const char *value)
 START_TEST(test_forms)
 {
     ck_assert_int_eq(parse(&COMMAND_VERB, "--memory 1G --disk a --disk=b,ro "
-                                          "-it -- ls -l"), 0);
+                                          "-it -- ls -l"),
+                     0);
     check_get("memory", "1G");
     ck_assert_str_eq(options_get_nth(&options, "disk", 0), "a");
     ck_assert_str_eq(options_get_nth(&options, "disk", 1), "b,ro");
@@ -137,11 +138,11 @@ START_TEST(test_too_many)
     argv[argc++] = name;
     for (unsigned i = 0; i < OPTION_VALUES_MAX; i++)
         argv[argc++] = disk;
-    ck_assert_int_eq(options_parse(&COMMAND_VERB, argc, argv, &options,
-                                   &failure), 0);
+    ck_assert_int_eq(
+        options_parse(&COMMAND_VERB, argc, argv, &options, &failure), 0);
     argv[argc++] = disk;
-    ck_assert_int_eq(options_parse(&COMMAND_VERB, argc, argv, &options,
-                                   &failure), -EINVAL);
+    ck_assert_int_eq(
+        options_parse(&COMMAND_VERB, argc, argv, &options, &failure), -EINVAL);
 }
 END_TEST
 

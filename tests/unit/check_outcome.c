@@ -67,8 +67,7 @@ static enum outcome_kind first_that_applies(const struct outcome_facts *f)
 
 static bool is_workloads(enum outcome_kind kind)
 {
-    return kind == OUTCOME_OK || kind == OUTCOME_FAIL ||
-           kind == OUTCOME_SIGNAL;
+    return kind == OUTCOME_OK || kind == OUTCOME_FAIL || kind == OUTCOME_SIGNAL;
 }
 
 /* Who decided: the agent's word for a workload's end, and for its limits. */

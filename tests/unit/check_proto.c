@@ -42,10 +42,18 @@ START_TEST(test_exec_open)
 
     memset(&in, 0, sizeof(in));
     in = (struct proto_exec_open){
-        .flags = PROTO_EXEC_TTY, .rows = 24, .cols = 80,
-        .timeout_ms = 0x123456789abcull, .memory_max = 1ull << 40,
-        .pids_max = 77, .argc = 3, .envc = 2, .argv_bytes = 1u << 20,
-        .env_bytes = 1u << 20, .user = "1000:1000", .cwd = "/somewhere",
+        .flags = PROTO_EXEC_TTY,
+        .rows = 24,
+        .cols = 80,
+        .timeout_ms = 0x123456789abcull,
+        .memory_max = 1ull << 40,
+        .pids_max = 77,
+        .argc = 3,
+        .envc = 2,
+        .argv_bytes = 1u << 20,
+        .env_bytes = 1u << 20,
+        .user = "1000:1000",
+        .cwd = "/somewhere",
     };
     proto_put_exec_open(&w, 9, &in);
     header = decode(&w, PROTO_FROM_HOST);
@@ -76,25 +84,29 @@ static const struct {
     size_t offset;
     uint32_t value;
 } bad_open[] = {
-    { 0, 8 },                           /* unknown flag */
-    { 28, 0 },                          /* no argument */
-    { 28, PROTO_ARGV_MAX + 1 },
-    { 28, 11 },                         /* more strings than bytes */
-    { 32, PROTO_ENV_MAX + 1 },
-    { 32, 0 },                          /* bytes without strings */
-    { 32, 11 },
-    { 36, PROTO_ARGV_BYTES_MAX + 1 },
-    { 40, PROTO_ENV_BYTES_MAX + 1 },
-    { 40, 0xffffffffu },
-    { 44, 0xffffffffu },                /* user beyond the frame */
-    { 44, 5 },                          /* user with a NUL in it */
+    {0, 8},  /* unknown flag */
+    {28, 0}, /* no argument */
+    {28, PROTO_ARGV_MAX + 1},
+    {28, 11}, /* more strings than bytes */
+    {32, PROTO_ENV_MAX + 1},
+    {32, 0}, /* bytes without strings */
+    {32, 11},
+    {36, PROTO_ARGV_BYTES_MAX + 1},
+    {40, PROTO_ENV_BYTES_MAX + 1},
+    {40, 0xffffffffu},
+    {44, 0xffffffffu}, /* user beyond the frame */
+    {44, 5},           /* user with a NUL in it */
 };
 
 START_TEST(test_exec_open_refused)
 {
     const struct proto_exec_open in = {
-        .argc = 1, .envc = 1, .argv_bytes = 10, .env_bytes = 10,
-        .user = "root", .cwd = "/",
+        .argc = 1,
+        .envc = 1,
+        .argv_bytes = 10,
+        .env_bytes = 10,
+        .user = "root",
+        .cwd = "/",
     };
     struct proto_writer w = writer();
     uint8_t *p = frame + PROTO_HEADER_SIZE;
@@ -115,9 +127,17 @@ END_TEST
 START_TEST(test_exec_exit)
 {
     const struct proto_exec_exit in = {
-        .flags = PROTO_EXIT_OOM, .code = 200, .oom_kills = 3, .pids_hits = 4,
-        .wall_ms = 5, .cpu_us = 6, .user_us = 7, .system_us = 8,
-        .memory_peak = 9, .stdin_bytes = 10, .stdout_bytes = 11,
+        .flags = PROTO_EXIT_OOM,
+        .code = 200,
+        .oom_kills = 3,
+        .pids_hits = 4,
+        .wall_ms = 5,
+        .cpu_us = 6,
+        .user_us = 7,
+        .system_us = 8,
+        .memory_peak = 9,
+        .stdin_bytes = 10,
+        .stdout_bytes = 11,
         .stderr_bytes = 1ull << 50,
     };
     struct proto_writer w = writer();
@@ -150,8 +170,11 @@ END_TEST
 START_TEST(test_hello)
 {
     const struct proto_hello in = {
-        .version = 7, .features = 3, .boot_ms = 1234567890123ull,
-        .memory_total = 1ull << 33, .release = "6.1.0-test",
+        .version = 7,
+        .features = 3,
+        .boot_ms = 1234567890123ull,
+        .memory_total = 1ull << 33,
+        .release = "6.1.0-test",
     };
     struct proto_writer w = writer();
     uint8_t *p = frame + PROTO_HEADER_SIZE;
@@ -177,8 +200,12 @@ END_TEST
 START_TEST(test_file)
 {
     const struct proto_file_done done_in = {
-        .err = 2, .mode = 0100644, .bytes = 1ull << 40, .uid = 1000,
-        .gid = 1001, .mtime_s = -5,
+        .err = 2,
+        .mode = 0100644,
+        .bytes = 1ull << 40,
+        .uid = 1000,
+        .gid = 1001,
+        .mtime_s = -5,
     };
     struct proto_file_open in, out;
     struct proto_file_done done;
@@ -216,7 +243,7 @@ END_TEST
 
 START_TEST(test_small)
 {
-    struct proto_exec_failed failed = { PROTO_FAIL_CWD, 13 };
+    struct proto_exec_failed failed = {PROTO_FAIL_CWD, 13};
     const uint8_t *bytes, *p = frame + PROTO_HEADER_SIZE;
     struct proto_writer w = writer();
     uint32_t stream, count;
@@ -281,9 +308,18 @@ START_TEST(test_headers)
 
         for (uint32_t length = 0; length <= 90; length++) {
             uint8_t bytes[PROTO_HEADER_SIZE] = {
-                (uint8_t)length, 0, 0, 0,
-                (uint8_t)type, (uint8_t)(type >> 8), 0, 0,
-                type != PROTO_HELLO && type != PROTO_SHUTDOWN, 0, 0, 0,
+                (uint8_t)length,
+                0,
+                0,
+                0,
+                (uint8_t)type,
+                (uint8_t)(type >> 8),
+                0,
+                0,
+                type != PROTO_HELLO && type != PROTO_SHUTDOWN,
+                0,
+                0,
+                0,
             };
 
             if (proto_get_header(bytes, sender, &header) == 0)
@@ -297,8 +333,8 @@ END_TEST
 
 START_TEST(test_header_fields)
 {
-    uint8_t good[PROTO_HEADER_SIZE] = { 5, 0, 0, 0, PROTO_DATA, 0, 0, 0,
-                                        1, 0, 0, 0 };
+    uint8_t good[PROTO_HEADER_SIZE] = {5, 0, 0, 0, PROTO_DATA, 0,
+                                       0, 0, 1, 0, 0,          0};
     struct proto_header header;
     uint8_t bad[PROTO_HEADER_SIZE];
 
@@ -311,12 +347,10 @@ START_TEST(test_header_fields)
     }
     memcpy(bad, good, sizeof(bad));
     bad[8] = 0; /* no handle */
-    ck_assert_int_eq(proto_get_header(bad, PROTO_FROM_HOST, &header),
-                     -EBADMSG);
+    ck_assert_int_eq(proto_get_header(bad, PROTO_FROM_HOST, &header), -EBADMSG);
     memcpy(bad, good, sizeof(bad));
     bad[2] = 1; /* 65536 + 5 bytes */
-    ck_assert_int_eq(proto_get_header(bad, PROTO_FROM_HOST, &header),
-                     -EBADMSG);
+    ck_assert_int_eq(proto_get_header(bad, PROTO_FROM_HOST, &header), -EBADMSG);
     bad[0] = 0; /* exactly the maximum */
     ck_assert_int_eq(proto_get_header(bad, PROTO_FROM_HOST, &header), 0);
     ck_assert_uint_eq(header.length, PROTO_PAYLOAD_MAX);
@@ -327,7 +361,7 @@ START_TEST(test_writer_is_bounded)
 {
     struct proto_writer w;
     static uint8_t big[PROTO_PAYLOAD_MAX + 1];
-    uint8_t small[20] = { 0 };
+    uint8_t small[20] = {0};
 
     proto_writer_init(&w, small, sizeof(small));
     proto_put_u32(&w, PROTO_EOF, 1, 0);
@@ -349,7 +383,7 @@ START_TEST(test_inbox)
     static struct proto_inbox inbox;
     static uint8_t data[PROTO_DATA_MAX];
     static uint8_t stream[8 * PROTO_FRAME_MAX];
-    static const size_t steps[] = { 1, 2, 11, 12, 13, 4096, 65537, 200000 };
+    static const size_t steps[] = {1, 2, 11, 12, 13, 4096, 65537, 200000};
     struct proto_writer w;
     size_t given = 0, frames = 0;
     uint64_t bytes = 0;

@@ -56,27 +56,30 @@ static const char *word(const char *key)
 START_TEST(test_keys)
 {
     static const char *const KEYS[] = {
-        "schema", "trial", "attempt", "outcome", "outcome_by", "cause",
-        "error", "exit_code", "signal", "limits_hit", "truncated", "stdout",
-        "stderr", "files", "started_at", "time", "peak", "limits", "command",
-        "labels", "baseline", "host", "jail", "checked", "reset", "proof",
-        "seed", "clock", "dirty", "brokers", "violations",
+        "schema",     "trial",  "attempt",   "outcome", "outcome_by",
+        "cause",      "error",  "exit_code", "signal",  "limits_hit",
+        "truncated",  "stdout", "stderr",    "files",   "started_at",
+        "time",       "peak",   "limits",    "command", "labels",
+        "baseline",   "host",   "jail",      "checked", "reset",
+        "proof",      "seed",   "clock",     "dirty",   "brokers",
+        "violations",
     };
     size_t i = 0;
     const char *key;
     json_t *value;
 
     write_line();
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         ck_assert_uint_lt(i, sizeof(KEYS) / sizeof(KEYS[0]));
         ck_assert_str_eq(key, KEYS[i++]);
     }
     ck_assert_uint_eq(i, sizeof(KEYS) / sizeof(KEYS[0]));
     ck_assert_str_eq(word("schema"), "microsbx.trial/1");
     ck_assert_str_eq(word("outcome"), "infra_never_ran");
-    ck_assert_str_eq(
-        json_string_value(json_object_get(json_object_get(root, "jail"),
-                                          "level")), "none");
+    ck_assert_str_eq(json_string_value(json_object_get(
+                         json_object_get(root, "jail"), "level")),
+                     "none");
 }
 END_TEST
 
@@ -141,15 +144,16 @@ START_TEST(test_hostile_text)
     ck_assert_str_eq(word("outcome"), "infra_never_ran");
     ck_assert_uint_eq(json_array_size(json_object_get(root, "command")), 2);
     ck_assert_uint_eq(json_array_size(json_object_get(root, "files")), 2);
-    ck_assert_str_eq(json_string_value(json_array_get(
-        json_object_get(root, "command"), 1)), "");
+    ck_assert_str_eq(
+        json_string_value(json_array_get(json_object_get(root, "command"), 1)),
+        "");
 }
 END_TEST
 
 START_TEST(test_files)
 {
-    const struct trial_file files[] = {{false, "a", "/a"}, {true, "/b", "b"},
-                                       {true, "/c", "c"}};
+    const struct trial_file files[] = {
+        {false, "a", "/a"}, {true, "/b", "b"}, {true, "/c", "c"}};
     json_t *list;
 
     spec.files = files;
@@ -160,12 +164,15 @@ START_TEST(test_files)
     result.files[1].error = ENOENT;
     write_line();
     list = json_object_get(root, "files");
-    ck_assert_str_eq(json_string_value(json_object_get(
-        json_array_get(list, 0), "status")), "ok");
-    ck_assert_str_eq(json_string_value(json_object_get(
-        json_array_get(list, 1), "errno")), "ENOENT");
-    ck_assert_str_eq(json_string_value(json_object_get(
-        json_array_get(list, 2), "status")), "not_fetched");
+    ck_assert_str_eq(
+        json_string_value(json_object_get(json_array_get(list, 0), "status")),
+        "ok");
+    ck_assert_str_eq(
+        json_string_value(json_object_get(json_array_get(list, 1), "errno")),
+        "ENOENT");
+    ck_assert_str_eq(
+        json_string_value(json_object_get(json_array_get(list, 2), "status")),
+        "not_fetched");
 }
 END_TEST
 
@@ -192,8 +199,8 @@ START_TEST(test_extremes)
     result.exec_end_ns = 5;
     result.end_ns = 1; /* a clock that went back */
     write_line();
-    ck_assert(json_is_null(json_object_get(json_object_get(root, "time"),
-                                           "teardown_ms")));
+    ck_assert(json_is_null(
+        json_object_get(json_object_get(root, "time"), "teardown_ms")));
 }
 END_TEST
 

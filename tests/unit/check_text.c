@@ -63,14 +63,16 @@ END_TEST
 
 START_TEST(test_nearest)
 {
-    static const char *const WORDS[] = {"memory", "cpus", "disk", "image",
-                                        "timeout", NULL};
+    static const char *const WORDS[] = {"memory", "cpus",    "disk",
+                                        "image",  "timeout", NULL};
     static const struct {
         const char *word, *nearest;
     } rows[] = {
-        {"memroy", "memory"}, {"memorry", "memory"}, {"memor", "memory"},
-        {"cpu", "cpus"},      {"Disk", "disk"},      {"time-out", "timeout"},
-        {"zebra", NULL},      {"", NULL},            {"networking", NULL},
+        {"memroy", "memory"}, {"memorry", "memory"},
+        {"memor", "memory"},  {"cpu", "cpus"},
+        {"Disk", "disk"},     {"time-out", "timeout"},
+        {"zebra", NULL},      {"", NULL},
+        {"networking", NULL},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {

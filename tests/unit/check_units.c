@@ -61,19 +61,14 @@ static const struct row durations[] = {
     {"5M", -EINVAL, 0},
 };
 
-static const struct row numbers[] = { /* from 1 to 64 */
-    {"1", 0, 1},
-    {"64", 0, 64},
-    {"007", 0, 7},
-    {"0", -ERANGE, 0},
-    {"65", -ERANGE, 0},
-    {"18446744073709551617", -ERANGE, 0},
-    {"", -EINVAL, 0},
-    {"-1", -EINVAL, 0},
-    {"+1", -EINVAL, 0},
-    {" 1", -EINVAL, 0},
-    {"1 ", -EINVAL, 0},
-    {"1x", -EINVAL, 0},
+static const struct row numbers[] = {
+    /* from 1 to 64 */
+    {"1", 0, 1},          {"64", 0, 64},
+    {"007", 0, 7},        {"0", -ERANGE, 0},
+    {"65", -ERANGE, 0},   {"18446744073709551617", -ERANGE, 0},
+    {"", -EINVAL, 0},     {"-1", -EINVAL, 0},
+    {"+1", -EINVAL, 0},   {" 1", -EINVAL, 0},
+    {"1 ", -EINVAL, 0},   {"1x", -EINVAL, 0},
     {"four", -EINVAL, 0},
 };
 
@@ -84,8 +79,8 @@ static void check_row(const struct row *row, int ret, uint64_t value)
 {
     ck_assert_msg(ret == row->ret, "'%s' gives %d, not %d", row->text, ret,
                   row->ret);
-    ck_assert_msg(value == (ret == 0 ? row->value : UNTOUCHED),
-                  "'%s' is %llu", row->text, (unsigned long long)value);
+    ck_assert_msg(value == (ret == 0 ? row->value : UNTOUCHED), "'%s' is %llu",
+                  row->text, (unsigned long long)value);
 }
 
 START_TEST(test_size)

@@ -36,14 +36,22 @@ START_TEST(test_config)
         uint64_t want;
         bool rw_only;
     } rows[] = {
-        {0, 8, DISK_SECTORS, false}, {8, 4, 256u << 10, false},
-        {12, 4, 254, false},         {16, 4, 0, false},
-        {20, 4, 512, false},         {24, 8, 0, false},
-        {32, 4, 0, false},           {36, 4, 1u << 17, true},
-        {40, 4, 16, true},           {44, 4, 128, true},
-        {48, 4, 1u << 17, true},     {52, 4, 1, true},
-        {56, 1, 1, true},            {57, 1, 0, false},
-        {60, 4, 0, false},           {0xef8, 8, 0, false},
+        {0, 8, DISK_SECTORS, false},
+        {8, 4, 256u << 10, false},
+        {12, 4, 254, false},
+        {16, 4, 0, false},
+        {20, 4, 512, false},
+        {24, 8, 0, false},
+        {32, 4, 0, false},
+        {36, 4, 1u << 17, true},
+        {40, 4, 16, true},
+        {44, 4, 128, true},
+        {48, 4, 1u << 17, true},
+        {52, 4, 1, true},
+        {56, 1, 1, true},
+        {57, 1, 0, false},
+        {60, 4, 0, false},
+        {0xef8, 8, 0, false},
     };
     bool readonly = _i;
     struct rig r;
@@ -98,8 +106,9 @@ START_TEST(test_in)
 
     rig_init(&r, _i, ALL_FEATURES);
     p = rig_ptr(&r, r.data, 8 * SECTOR);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_IN, 3, 8 * SECTOR, true,
-                              &written), VIRTIO_BLK_S_OK);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_IN, 3, 8 * SECTOR, true, &written),
+        VIRTIO_BLK_S_OK);
     ck_assert_uint_eq(written, 8 * SECTOR + 1);
     for (unsigned s = 0; s < 8; s++)
         rig_expect_sector(p + s * SECTOR, rig_sector_byte(3 + s));
@@ -119,7 +128,8 @@ START_TEST(test_out)
     rig_init(&r, false, ALL_FEATURES);
     memset(rig_ptr(&r, r.data, 2 * SECTOR), 0x5a, 2 * SECTOR);
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_OUT, DISK_SECTORS - 2,
-                              2 * SECTOR, false, &written), VIRTIO_BLK_S_OK);
+                                  2 * SECTOR, false, &written),
+                      VIRTIO_BLK_S_OK);
     ck_assert_uint_eq(written, 1);
     rig_expect_disk(&r, DISK_SECTORS - 3, rig_sector_byte(DISK_SECTORS - 3));
     rig_expect_disk(&r, DISK_SECTORS - 2, 0x5a);
@@ -190,8 +200,8 @@ START_TEST(test_framing)
     }
     layout_add(&out, r.status, 1, true, 1);
     if (indirect)
-        ck_assert_int_ge(fake_queue_add_indirect(&r.d.queues[0], out.bufs,
-                                                 out.count), 0);
+        ck_assert_int_ge(
+            fake_queue_add_indirect(&r.d.queues[0], out.bufs, out.count), 0);
     else
         ck_assert_int_ge(fake_queue_add(&r.d.queues[0], out.bufs, out.count),
                          0);
@@ -214,8 +224,8 @@ START_TEST(test_framing)
         layout_add(&in, r.status, 1, true, 1);
     }
     if (indirect)
-        ck_assert_int_ge(fake_queue_add_indirect(&r.d.queues[0], in.bufs,
-                                                 in.count), 0);
+        ck_assert_int_ge(
+            fake_queue_add_indirect(&r.d.queues[0], in.bufs, in.count), 0);
     else
         ck_assert_int_ge(fake_queue_add(&r.d.queues[0], in.bufs, in.count), 0);
     p[2048] = STATUS_UNTOUCHED;
@@ -267,12 +277,13 @@ START_TEST(test_id_lengths)
     struct virtio_device *dev = NULL;
     int fd = blk_disk(NULL, DISK_SIZE), probe;
 
-    ck_assert_int_eq(virtio_blk_new(blk_raw(fd, false),
-                                    "twenty-bytes-exactly", &dev), 0);
+    ck_assert_int_eq(
+        virtio_blk_new(blk_raw(fd, false), "twenty-bytes-exactly", &dev), 0);
     dev->ops->free(dev);
     dev = NULL;
-    ck_assert_int_eq(virtio_blk_new(blk_raw(fd, false),
-                                    "twenty-one-bytes-long", &dev), -EINVAL);
+    ck_assert_int_eq(
+        virtio_blk_new(blk_raw(fd, false), "twenty-one-bytes-long", &dev),
+        -EINVAL);
     ck_assert_ptr_null(dev);
     /* The backend is owned, also on failure: its descriptor is closed. */
     probe = dup(fd);
@@ -295,8 +306,9 @@ START_TEST(test_write_through)
     /* What was not negotiated is not supported. */
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_DISCARD, 0, 16, false, NULL),
                       VIRTIO_BLK_S_UNSUPP);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false,
-                              NULL), VIRTIO_BLK_S_UNSUPP);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false, NULL),
+        VIRTIO_BLK_S_UNSUPP);
     rig_fini(&r);
 }
 END_TEST
@@ -373,7 +385,7 @@ START_TEST(test_refused)
     rig_init(&r, false, ALL_FEATURES);
     for (unsigned i = 0; i < ARRAY_SIZE(rows); i++) {
         uint8_t status = rig_request(&r, rows[i].type, rows[i].sector,
-                                 rows[i].len, rows[i].writable, NULL);
+                                     rows[i].len, rows[i].writable, NULL);
 
         ck_assert_msg(status == VIRTIO_BLK_S_IOERR, "row %u: %u", i, status);
         ck_assert_uint_eq(rig_violations(&r), i + 1);
@@ -391,8 +403,7 @@ END_TEST
 START_TEST(test_both_directions)
 {
     static const uint32_t types[] = {VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
-                                     VIRTIO_BLK_T_GET_ID,
-                                     VIRTIO_BLK_T_DISCARD};
+                                     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_DISCARD};
     uint32_t len = types[_i] == VIRTIO_BLK_T_DISCARD ? 16 : SECTOR;
     struct fake_buf bufs[4];
     struct rig r;
@@ -420,8 +431,7 @@ START_TEST(test_short_header)
 
     rig_init(&r, false, ALL_FEATURES);
     for (uint32_t len = 0; len < 16; len++) {
-        struct fake_buf bufs[2] = {{r.header, len, false},
-                                   {r.status, 1, true}};
+        struct fake_buf bufs[2] = {{r.header, len, false}, {r.status, 1, true}};
         unsigned skip = len == 0;
 
         rig_put_header(&r, VIRTIO_BLK_T_FLUSH, 0);
@@ -445,8 +455,9 @@ START_TEST(test_readonly)
                       VIRTIO_BLK_S_IOERR);
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_DISCARD, 0, 16, false, NULL),
                       VIRTIO_BLK_S_IOERR);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false,
-                              NULL), VIRTIO_BLK_S_IOERR);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false, NULL),
+        VIRTIO_BLK_S_IOERR);
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_FLUSH, 0, 0, false, NULL),
                       VIRTIO_BLK_S_OK);
     rig_expect_disk(&r, 0, rig_sector_byte(0));
@@ -485,8 +496,9 @@ START_TEST(test_segments)
 
     rig_init(&r, false, ALL_FEATURES);
     rig_put_segment(&r, 0, 4, 3, _i ? 1 : 0);
-    ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false,
-                              NULL), VIRTIO_BLK_S_OK);
+    ck_assert_uint_eq(
+        rig_request(&r, VIRTIO_BLK_T_WRITE_ZEROES, 0, 16, false, NULL),
+        VIRTIO_BLK_S_OK);
     rig_expect_disk(&r, 3, rig_sector_byte(3));
     for (unsigned s = 4; s < 7; s++)
         rig_expect_disk(&r, s, 0);

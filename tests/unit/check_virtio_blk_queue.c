@@ -46,8 +46,8 @@ START_TEST(test_overlay_limit)
     struct rig r;
 
     r.fd = blk_disk(NULL, 0);
-    ck_assert_int_eq(cow_overlay_open(blk_raw(base, true), dup(r.fd),
-                                      &options, &b), 0);
+    ck_assert_int_eq(
+        cow_overlay_open(blk_raw(base, true), dup(r.fd), &options, &b), 0);
     rig_init_backend(&r, b, ALL_FEATURES, 256);
     memset(rig_ptr(&r, r.data, SECTOR), 3, SECTOR);
     ck_assert_uint_eq(rig_request(&r, VIRTIO_BLK_T_OUT, 0, SECTOR, false, NULL),
@@ -119,9 +119,8 @@ END_TEST
 /* Makes n one-sector reads available, unkicked; all share their buffers. */
 static void add_reads(struct rig *r, unsigned n, uint32_t len)
 {
-    struct fake_buf bufs[3] = {{r->header, 16, false},
-                               {r->data, len, true},
-                               {r->status, 1, true}};
+    struct fake_buf bufs[3] = {
+        {r->header, 16, false}, {r->data, len, true}, {r->status, 1, true}};
 
     rig_put_header(r, VIRTIO_BLK_T_IN, 0);
     for (unsigned i = 0; i < n; i++)
@@ -345,8 +344,8 @@ static void hostile_break(struct fake_desc *desc)
         desc->flags = (uint16_t)blk_random(8);
         break;
     case 1:
-        desc->addr = ((uint64_t)blk_random(UINT32_MAX) << 32) |
-                     blk_random(UINT32_MAX);
+        desc->addr =
+            ((uint64_t)blk_random(UINT32_MAX) << 32) | blk_random(UINT32_MAX);
         break;
     case 2:
         desc->len = blk_random(UINT32_MAX);
@@ -370,7 +369,7 @@ static void hostile_headers(struct rig *r)
     memset(rig_ptr(r, r->data, 8192), 0, 8192);
     for (unsigned i = 0; i < 4096; i += 16)
         rig_put_segment(r, i / 16, blk_random(DISK_SECTORS), blk_random(64),
-                    blk_random(3));
+                        blk_random(3));
 }
 
 START_TEST(test_million_hostile_requests)
@@ -385,8 +384,8 @@ START_TEST(test_million_hostile_requests)
     gpa_t mark;
 
     r.fd = blk_disk(NULL, 0);
-    ck_assert_int_eq(cow_overlay_open(blk_raw(base, true), dup(r.fd),
-                                      &options, &b), 0);
+    ck_assert_int_eq(
+        cow_overlay_open(blk_raw(base, true), dup(r.fd), &options, &b), 0);
     rig_init_backend(&r, b, ALL_FEATURES, 16);
     mark = r.d.guest.next;
     start = io_now_ns();

@@ -90,24 +90,26 @@ static const struct {
     {"{\"drives\": [{\"path_on_host\": \"a\", \"drive_id\": \"a/b\"}]}",
      "\"drive_id\" must be 1 to 20"},
     {"{\"drives\": [{\"path_on_host\": \"a\", \"drive_id\": "
-     "\"123456789012345678901\"}]}", "\"drive_id\" must be 1 to 20"},
+     "\"123456789012345678901\"}]}",
+     "\"drive_id\" must be 1 to 20"},
     {"{\"drives\": [{\"path_on_host\": \"a\", \"is_read_only\": 1}]}",
      "\"is_read_only\" must be true or false"},
     {"{\"drives\": [{\"path_on_host\": \"a\"}, {\"path_on_host\": \"b\", "
-     "\"is_root_device\": true}]}", "first drive only"},
+     "\"is_root_device\": true}]}",
+     "first drive only"},
     {"{\"drives\": [{\"path_on_host\":\"a\"},{\"path_on_host\":\"a\"},"
      "{\"path_on_host\":\"a\"},{\"path_on_host\":\"a\"},"
      "{\"path_on_host\":\"a\"},{\"path_on_host\":\"a\"},"
      "{\"path_on_host\":\"a\"},{\"path_on_host\":\"a\"},"
-     "{\"path_on_host\":\"a\"}]}", "too many drives"},
+     "{\"path_on_host\":\"a\"}]}",
+     "too many drives"},
     {"{\"machine-config\": {\"vcpu_count\": 0}}", "\"vcpu_count\" must be"},
     {"{\"machine-config\": {\"vcpu_count\": -1}}", "\"vcpu_count\" must be"},
     {"{\"machine-config\": {\"vcpu_count\": 1000}}", "\"vcpu_count\" must be"},
     {"{\"machine-config\": {\"vcpu_count\": 1.0}}", "\"vcpu_count\" must be"},
     {"{\"machine-config\": {\"vcpu_count\": \"1\"}}", "\"vcpu_count\" must be"},
     {"{\"machine-config\": {\"mem_size_mib\": 31}}", "\"mem_size_mib\" must"},
-    {"{\"machine-config\": {\"mem_size_mib\": 99999999999999999999}}",
-     "line "},
+    {"{\"machine-config\": {\"mem_size_mib\": 99999999999999999999}}", "line "},
     {"{\"machine-config\": {\"mem_size_mb\": 64}}", "did you mean "
                                                     "mem_size_mib?"},
     {"{\"machine-config\": {\"smt\": false}}", "\"smt\" is not known"},
@@ -135,8 +137,8 @@ START_TEST(test_truncated)
         "{\"drives\":[{\"path_on_host\":\"a\"}],\"entropy\":{}}";
 
     for (size_t len = 0; len < sizeof(TEXT) - 1; len++) {
-        ck_assert_int_lt(
-            vm_json_parse(TEXT, len, "vm.json", &spec, &failure), 0);
+        ck_assert_int_lt(vm_json_parse(TEXT, len, "vm.json", &spec, &failure),
+                         0);
         machine_spec_fini(&spec);
     }
 }

@@ -60,9 +60,9 @@ static void result(const char *name, bool good)
     } else {
         t.failed++;
         printf("not ok - %s: reason %u err %d, code %u signal %u flags %#x, "
-               "file err %u, output: %.200s\n", name, t.failure.reason,
-               t.failure.err, t.exit.code, t.exit.signal, t.exit.flags,
-               t.done.err, t.text);
+               "file err %u, output: %.200s\n",
+               name, t.failure.reason, t.failure.err, t.exit.code,
+               t.exit.signal, t.exit.flags, t.done.err, t.text);
     }
     fflush(stdout);
 }
@@ -150,8 +150,11 @@ static void on_file_done(void *arg, uint32_t id,
 }
 
 static const struct agent_client_ops ops = {
-    .hello = on_hello, .exec_started = on_started, .exec_failed = on_failed,
-    .output = on_output, .exec_exit = on_exec_exit,
+    .hello = on_hello,
+    .exec_started = on_started,
+    .exec_failed = on_failed,
+    .output = on_output,
+    .exec_exit = on_exec_exit,
     .file_done = on_file_done,
 };
 
@@ -159,9 +162,9 @@ static const struct agent_client_ops ops = {
 
 static int start_machine(const char *image, const char *kernel)
 {
-    struct failure f = { 0 };
+    struct failure f = {0};
     struct machine_spec spec;
-    struct monitor_names names = { 0 };
+    struct monitor_names names = {0};
     int pair[2], ret;
 
     machine_spec_init(&spec);
@@ -191,7 +194,7 @@ static int start_machine(const char *image, const char *kernel)
 /* Takes what the monitor says; nothing may end before its time. */
 static bool machine_ended(void)
 {
-    struct pollfd p = { monitor_fd(t.monitor), POLLIN, 0 };
+    struct pollfd p = {monitor_fd(t.monitor), POLLIN, 0};
     struct monitor_event event;
 
     if (poll(&p, 1, 0) <= 0)
@@ -202,8 +205,7 @@ static bool machine_ended(void)
                monitor_exit_reason_name(event.exit.reason), event.exit.text);
     else if (event.kind == MONITOR_EVENT_GONE)
         printf("# the monitor is gone: %s\n", monitor_reason(t.monitor));
-    return event.kind == MONITOR_EVENT_EXIT ||
-           event.kind == MONITOR_EVENT_GONE;
+    return event.kind == MONITOR_EVENT_EXIT || event.kind == MONITOR_EVENT_GONE;
 }
 
 /* A stream to the agent, as soon as it listens. */
@@ -217,10 +219,9 @@ static int dial(void)
     while (io_now_ns() < until) {
         struct pollfd p;
 
-        if (machine_ended() ||
-            agent_link_try(&link, t.monitor, io_now_ns()))
+        if (machine_ended() || agent_link_try(&link, t.monitor, io_now_ns()))
             break;
-        p = (struct pollfd){ link.fd, POLLIN, 0 };
+        p = (struct pollfd){link.fd, POLLIN, 0};
         (void)!poll(&p, 1, 50);
         if (p.revents && agent_link_read(&link, io_now_ns(), &fd) == 1)
             break;
@@ -231,8 +232,8 @@ static int dial(void)
 
 static void turn(int ms)
 {
-    struct pollfd p = { agent_client_fd(t.client),
-                        agent_client_events(t.client), 0 };
+    struct pollfd p = {agent_client_fd(t.client), agent_client_events(t.client),
+                       0};
 
     (void)!poll(&p, 1, ms);
     if (machine_ended())
@@ -288,10 +289,13 @@ static uint32_t send_exec(const struct agent_exec_request *request)
 static void run(const char *user, const char *script, uint64_t timeout_ms,
                 uint64_t memory, uint32_t pids)
 {
-    const char *const argv[] = { "sh", "-c", script, NULL };
+    const char *const argv[] = {"sh", "-c", script, NULL};
     const struct agent_exec_request request = {
-        .argv = argv, .user = user, .timeout_ms = timeout_ms,
-        .memory_max = memory, .pids_max = pids,
+        .argv = argv,
+        .user = user,
+        .timeout_ms = timeout_ms,
+        .memory_max = memory,
+        .pids_max = pids,
     };
 
     send_exec(&request);
@@ -315,24 +319,29 @@ static void test_place(void)
 {
     result("all limits are enforced, root and scratch are there",
            t.hello.features == PROTO_FEATURES_KNOWN);
-    run(NULL, "id -u; id -g; pwd; cat /proc/1/comm; touch here && echo w",
-        0, 0, 0);
-    result("default user, home and pid namespace", exited(0) &&
-           strcmp(t.text, "1000\n1000\n/home/sandbox\nkeeper\nw\n") == 0);
+    run(NULL, "id -u; id -g; pwd; cat /proc/1/comm; touch here && echo w", 0, 0,
+        0);
+    result("default user, home and pid namespace",
+           exited(0) &&
+               strcmp(t.text, "1000\n1000\n/home/sandbox\nkeeper\nw\n") == 0);
     run("root", "grep CapBnd /proc/self/status", 0, 0, 0);
     result("capabilities of root",
            strcmp(t.text, "CapBnd:\t00000000800405fb\n") == 0);
-    run("root", "for f in /proc/sysrq-trigger /proc/sys/kernel/panic "
+    run("root",
+        "for f in /proc/sysrq-trigger /proc/sys/kernel/panic "
         "/sys/kernel/uevent_helper; do (: >$f) 2>/dev/null && echo $f; done; "
         "ls /dev/vd* /dev/ttyS0 /dev/console /dev/kmsg /dev/vsock 2>/dev/null;"
         "mount -t tmpfs x /mnt 2>/dev/null && echo mounted; "
         "mount -o remount,rw /sys 2>/dev/null && echo remounted; "
-        "umount -l /proc/sys 2>/dev/null && echo unmounted; exit 0", 0, 0, 0);
+        "umount -l /proc/sys 2>/dev/null && echo unmounted; exit 0",
+        0, 0, 0);
     result("root cannot reach the kernel's files, disks, mounts",
            exited(0) && t.bytes == 0);
-    run("root", "unshare -UrCm sh -c 'mount -t cgroup2 c /mnt && "
+    run("root",
+        "unshare -UrCm sh -c 'mount -t cgroup2 c /mnt && "
         "echo cgroups; mount -t proc p /proc && echo proc' 2>/dev/null; "
-        "exit 0", 0, 0, 0);
+        "exit 0",
+        0, 0, 0);
     result("nor from a user namespace", exited(0) && t.bytes == 0);
 }
 
@@ -360,8 +369,8 @@ static void test_vsock(void)
 static void test_limits(void)
 {
     run(NULL, "b() { b | b & }; b; sleep 1; exit 0", 30000, 0, 40);
-    result("a fork bomb meets its limit", (t.exit.flags & PROTO_EXIT_PIDS) &&
-           t.exit.pids_hits > 0);
+    result("a fork bomb meets its limit",
+           (t.exit.flags & PROTO_EXIT_PIDS) && t.exit.pids_hits > 0);
     result("and the next exec runs", alive());
     run("root", "b() { b | b & }; b; while :; do :; done", 2000, 0, 0);
     result("root's fork bomb ends by its timeout",
@@ -370,7 +379,7 @@ static void test_limits(void)
     run(NULL, "tail /dev/zero; echo still here", 60000, 32u << 20, 0);
     result("a memory hog is killed as a whole",
            (t.exit.flags & PROTO_EXIT_OOM) && t.exit.signal == SIGKILL &&
-           t.bytes == 0);
+               t.bytes == 0);
     run("root", "tail /dev/zero; echo still here", 120000, 0, 0);
     result("also without a limit of its own",
            (t.exit.flags & PROTO_EXIT_OOM) && t.bytes == 0);
@@ -381,27 +390,31 @@ static void test_limits(void)
     result("and the next exec runs", alive());
     run("root", "dd if=/dev/zero of=/big bs=1M 2>&1 | grep -c 'No space'",
         120000, 0, 0);
-    result("a full disk is told to the workload", exited(0) &&
-           strcmp(t.text, "1\n") == 0);
+    result("a full disk is told to the workload",
+           exited(0) && strcmp(t.text, "1\n") == 0);
     result("and reported", t.exit.flags & PROTO_EXIT_DISK_FULL);
     result("and the next exec runs", alive());
     run("root", "rm /big; echo x >/y && cat /y", 60000, 0, 0);
-    result("room that was freed can be used", exited(0) &&
-           strcmp(t.text, "x\n") == 0);
+    result("room that was freed can be used",
+           exited(0) && strcmp(t.text, "x\n") == 0);
 }
 
 static void test_leftovers(void)
 {
-    run(NULL, "(setsid sh -c 'sleep 2; touch /tmp/late' &); "
-        "trap '' TERM; sleep 100", 500, 0, 0);
+    run(NULL,
+        "(setsid sh -c 'sleep 2; touch /tmp/late' &); "
+        "trap '' TERM; sleep 100",
+        500, 0, 0);
     result("a timeout kills", t.exit.flags == PROTO_EXIT_TIMED_OUT);
     run(NULL, "sleep 3; test ! -e /tmp/late", 0, 0, 0);
     result("the whole tree", exited(0));
     run("root", "kill -9 -1; kill -9 1; exit 9", 0, 0, 0);
     result("kill -9 -1", exited(9));
     result("and the next exec runs", alive());
-    run("root", "reboot -f 2>/dev/null; poweroff -f 2>/dev/null; "
-        "echo o >/proc/sysrq-trigger; exit 9", 30000, 0, 0);
+    run("root",
+        "reboot -f 2>/dev/null; poweroff -f 2>/dev/null; "
+        "echo o >/proc/sysrq-trigger; exit 9",
+        30000, 0, 0);
     result("root cannot end the machine", exited(9) && alive());
 }
 
@@ -412,9 +425,9 @@ static uint8_t pattern(size_t i)
 
 static void test_stdin(void)
 {
-    const char *const argv[] = { "cat", NULL };
-    const struct agent_exec_request request = { .argv = argv,
-                                                .open_stdin = true };
+    const char *const argv[] = {"cat", NULL};
+    const struct agent_exec_request request = {.argv = argv,
+                                               .open_stdin = true};
     uint32_t id = send_exec(&request);
     static uint8_t buf[65536];
     uint64_t sum = 0;
@@ -436,8 +449,8 @@ static void test_stdin(void)
         }
         turn(n > 0 ? 0 : 1000);
     }
-    result("50 MiB through stdin and back", exited(0) && t.bytes == BIG &&
-           t.sum == sum);
+    result("50 MiB through stdin and back",
+           exited(0) && t.bytes == BIG && t.sum == sum);
 }
 
 static void test_files(void)
@@ -460,8 +473,8 @@ static void test_files(void)
     if (agent_client_write_file(t.client, "d/e/f", NULL, 0600, there, &id))
         give_up("cannot ask for a file");
     wait_for(&t.over, "write_file");
-    result("a file goes in", t.done.err == 0 && t.done.bytes == size &&
-           t.done.uid == 1000);
+    result("a file goes in",
+           t.done.err == 0 && t.done.bytes == size && t.done.uid == 1000);
     reset();
     if (agent_client_read_file(t.client, "d/e/f", NULL, size, back, &id))
         give_up("cannot ask for a file");
@@ -479,11 +492,12 @@ static void test_files(void)
 /* A second connection is not served, and the first not disturbed. */
 static void test_connections(void)
 {
-    const char *const argv[] = { "sh", "-c",
-                                 "setsid sh -c 'sleep 3; touch /tmp/late2' &"
-                                 "sleep 100", NULL };
-    const struct agent_exec_request request = { .argv = argv };
-    struct pollfd p = { .fd = dial(), .events = POLLIN };
+    const char *const argv[] = {"sh", "-c",
+                                "setsid sh -c 'sleep 3; touch /tmp/late2' &"
+                                "sleep 100",
+                                NULL};
+    const struct agent_exec_request request = {.argv = argv};
+    struct pollfd p = {.fd = dial(), .events = POLLIN};
     char byte;
 
     (void)!poll(&p, 1, 20000);
@@ -509,10 +523,13 @@ static void test_destruction(void)
     result("a shell that may not be executed is 126",
            t.failure.exit_code == 126);
     reset();
-    if (agent_client_exec(t.client, &(struct agent_exec_request){
-            .argv = (const char *const[]){ "rm", "-rf", "--no-preserve-root",
-                                           "/", NULL },
-            .user = "root" }, &id))
+    if (agent_client_exec(
+            t.client,
+            &(struct agent_exec_request){
+                .argv = (const char *const[]){"rm", "-rf", "--no-preserve-root",
+                                              "/", NULL},
+                .user = "root"},
+            &id))
         give_up("cannot ask for an exec");
     wait_for(&t.over, "rm -rf /");
     result("rm -rf / ends", t.failure.reason == 0);
@@ -528,19 +545,20 @@ static void test_destruction(void)
 static void test_shutdown(void)
 {
     uint64_t until = io_now_ns() + EVENT_NS;
-    struct monitor_event event = { .kind = MONITOR_EVENT_NONE };
+    struct monitor_event event = {.kind = MONITOR_EVENT_NONE};
 
     (void)!agent_client_shutdown(t.client);
     (void)!agent_client_process(t.client, 0);
     while (event.kind != MONITOR_EVENT_EXIT &&
            event.kind != MONITOR_EVENT_GONE && io_now_ns() < until) {
-        struct pollfd p = { monitor_fd(t.monitor), POLLIN, 0 };
+        struct pollfd p = {monitor_fd(t.monitor), POLLIN, 0};
 
         if (poll(&p, 1, 100) > 0)
             monitor_receive(t.monitor, &event);
     }
-    result("shutdown powers off", event.kind == MONITOR_EVENT_EXIT &&
-           event.exit.reason == MONITOR_EXIT_POWER_OFF);
+    result("shutdown powers off",
+           event.kind == MONITOR_EVENT_EXIT &&
+               event.exit.reason == MONITOR_EXIT_POWER_OFF);
 }
 
 int main(int argc, char **argv)

@@ -18,7 +18,7 @@
 #define MAP_VIRTIO_GSI 5u /* of slot 0; slot n has GSI 5 + n */
 
 #define MAP_CONTROL_PAGE 0xd0010000ull /* and the page after it: panic */
-#define MAP_EVENT_GSI 21u /* generic event device (ACPI0013) */
+#define MAP_EVENT_GSI 21u              /* generic event device (ACPI0013) */
 
 #define MAP_SERIAL_PORT 0x3f8u
 #define MAP_SERIAL_GSI 4u
