@@ -13,8 +13,12 @@
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/tiny_guest.h"
 
-/* A guest that does not answer within this is taken for one that cannot. */
-#define ANSWER_TIMEOUT_MS 1000u
+/*
+ * A guest that does not answer within this is taken for one that cannot.
+ * Answers take microseconds, but a second was too short for a cold start on an
+ * overloaded, emulated host; one that cannot answer exits at once.
+ */
+#define ANSWER_TIMEOUT_MS 5000u
 /* How long the counting loop runs: long against the timer's own error. */
 #define COUNT_MS 60u
 
