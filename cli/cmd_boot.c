@@ -18,6 +18,7 @@
 #include "cli/console.h"
 #include "cli/machine_options.h"
 #include "trial/fitness.h"
+#include "trial/host.h"
 #include "trial/monitor.h"
 #include "trial/relay.h"
 #include "trial/vsock_dial.h"
@@ -210,15 +211,21 @@ static void fill_polls(const struct boot *b, struct pollfd *polls)
 static void relay_until_end(struct boot *b)
 {
     struct pollfd polls[SOURCE_COUNT];
+    int idle_ms = host_is_emulated() ? MONITOR_NUDGE_MS : -1;
 
     while (!b->ended) {
+        int n;
+
         fill_polls(b, polls);
-        if (poll(polls, SOURCE_COUNT, -1) < 0) {
-            if (errno == EINTR)
-                continue;
+        n = poll(polls, SOURCE_COUNT, idle_ms);
+        if (n < 0 && errno != EINTR) {
             end_with(b, EXIT_INFRA, "poll failed: %s", strerror(errno));
             return;
         }
+        if (n == 0)
+            monitor_nudge(b->monitor);
+        if (n <= 0)
+            continue;
         if (polls[SOURCE_SIGNAL].revents)
             on_signal(b);
         if (polls[SOURCE_GUEST].revents)

@@ -278,6 +278,11 @@ int monitor_request_stats(struct monitor *m)
     return msg_send(m->sock, MONITOR_STATS_REQUEST, NULL, 0, NULL, 0);
 }
 
+int monitor_nudge(struct monitor *m)
+{
+    return msg_send(m->sock, MONITOR_NUDGE, NULL, 0, NULL, 0);
+}
+
 int monitor_add_vsock_client(struct monitor *m, int fd)
 {
     return msg_send(m->sock, MONITOR_VSOCK_CLIENT, NULL, 0, &fd, 1);

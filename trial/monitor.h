@@ -79,6 +79,13 @@ int monitor_probe(struct monitor *m, int kvm_fd,
 int monitor_start(struct monitor *m) __attribute__((warn_unused_result));
 int monitor_stop(struct monitor *m);
 int monitor_request_stats(struct monitor *m);
+/*
+ * Interrupts the guest for no reason. For emulated hosts: there a guest's timer
+ * is now and then lost and it sleeps until the next interrupt, whatever that
+ * is. Call it every MONITOR_NUDGE_MS where host_is_emulated().
+ */
+#define MONITOR_NUDGE_MS 1000
+int monitor_nudge(struct monitor *m);
 /* fd stays the caller's to close. */
 int monitor_add_vsock_client(struct monitor *m, int fd)
     __attribute__((warn_unused_result));

@@ -15,6 +15,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "trial/host.h"
 
 #define MS 1000000ull /* nanoseconds */
 #define STATS_EVERY_NS (200 * MS)
@@ -201,6 +202,10 @@ static void on_clock(struct runner *r, uint64_t now)
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
         on_agent_lost(r);
     }
+    if (r->nudge_at_ns != 0 && now >= r->nudge_at_ns) {
+        monitor_nudge(r->monitor);
+        r->nudge_at_ns = now + MONITOR_NUDGE_MS * MS;
+    }
     if (r->stats_at_ns != 0 && now >= r->stats_at_ns) {
         monitor_request_stats(r->monitor);
         r->stats_at_ns = now + STATS_EVERY_NS;
@@ -221,6 +226,8 @@ static int next_timeout(const struct runner *r, uint64_t now)
         due = r->deadline_ns;
     if (r->file_deadline_ns != 0 && r->file_deadline_ns < due)
         due = r->file_deadline_ns;
+    if (r->nudge_at_ns != 0 && r->nudge_at_ns < due)
+        due = r->nudge_at_ns;
     if (r->stats_at_ns != 0 && r->stats_at_ns < due)
         due = r->stats_at_ns;
     if (r->verdict_at_ns != 0 && r->verdict_at_ns < due)
@@ -448,6 +455,8 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     ret_result->started_ns = io_now_ns();
     agent_link_init(&r.link);
     r.ready_deadline_ns = ret_result->started_ns + spec->ready_ms * MS;
+    if (host_is_emulated())
+        r.nudge_at_ns = ret_result->started_ns + MONITOR_NUDGE_MS * MS;
     runner_event(&r, "phase", "boot");
     if (spec->progress)
         spec->progress(spec->progress_ctx, "boot");

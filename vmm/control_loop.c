@@ -177,6 +177,11 @@ static int handle_message(struct control_loop *c, struct msg *m)
         return handle_client(c, m);
     case MONITOR_VSOCK_DIAL_REPLY:
         return handle_dial_reply(c, m);
+    case MONITOR_NUDGE:
+        if (!empty)
+            return -EBADMSG;
+        machine_nudge(c->machine);
+        return 0;
     case MONITOR_STATS_REQUEST:
         if (!empty)
             return -EBADMSG;

@@ -334,6 +334,12 @@ void device_set_stats(const struct device_set *set, struct monitor_stats *stats)
     }
 }
 
+void device_set_nudge(const struct device_set *set)
+{
+    if (set->slots_used > 0)
+        irq_line_raise(&set->slots[set->slots_used - 1].mmio.irq);
+}
+
 void device_set_drain_console(struct device_set *set)
 {
     const struct timespec pause = {.tv_nsec = CONSOLE_DRAIN_STEP_MS * 1000000};

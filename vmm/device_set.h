@@ -79,6 +79,9 @@ void device_set_fini(struct device_set *set);
 void device_set_stats(const struct device_set *set,
                       struct monitor_stats *stats);
 
+/* Raises the line of the last slot in use, with nothing to say. */
+void device_set_nudge(const struct device_set *set);
+
 /* Lets the console's last bytes go, waiting a moment for a slow reader. Pre:
  * no vCPU runs and the event loop has ended. */
 void device_set_drain_console(struct device_set *set);

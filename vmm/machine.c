@@ -90,6 +90,11 @@ void machine_exit_info(struct machine *m, struct monitor_exit *ret_exit)
     machine_stats(m, &ret_exit->stats);
 }
 
+void machine_nudge(struct machine *m)
+{
+    device_set_nudge(&m->devices);
+}
+
 struct evloop *machine_loop(struct machine *m)
 {
     return m->devices.loop;

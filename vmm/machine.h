@@ -70,6 +70,12 @@ void machine_exit_info(struct machine *m, struct monitor_exit *ret_exit);
 /* Statistics so far. Device thread, from a handler (device lock held). */
 void machine_stats(struct machine *m, struct monitor_stats *ret_stats);
 
+/*
+ * Interrupts the guest for no reason: a halted CPU looks at its clock again.
+ * Drivers take it for a shared line's and ignore it. Device thread.
+ */
+void machine_nudge(struct machine *m);
+
 /* The event loop, to watch one's own descriptors on the device thread. */
 struct evloop *machine_loop(struct machine *m);
 

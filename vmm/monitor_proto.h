@@ -15,6 +15,7 @@
  *     <------------------------------------  VSOCK_DIAL {token, port}
  *     VSOCK_DIAL_REPLY {token} + fd?  --->
  *     STATS_REQUEST  --------------------->  STATS
+ *     NUDGE  -----------------------------> an interrupt without a cause
  *     STOP  ------------------------------>  stops all vCPUs, then EXIT
  *     <------------------------------------  EXIT {reason, stats}, and exit 0
  *
@@ -43,6 +44,7 @@ enum monitor_msg {
     MONITOR_VSOCK_DIAL_REPLY = 5, /* u64 token + 0 or 1 fd */
     MONITOR_STATS_REQUEST = 6,    /* empty */
     MONITOR_PROBE = 7,            /* empty + 1 fd (/dev/kvm) */
+    MONITOR_NUDGE = 8,            /* empty */
 
     MONITOR_READY = 65,        /* empty */
     MONITOR_ERROR = 66,        /* struct monitor_error */

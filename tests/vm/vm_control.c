@@ -184,6 +184,16 @@ static bool start_twice(struct talk *t)
            ends_with(t, 0);
 }
 
+/* An interrupt for nothing, before and while the guest runs: it goes on. */
+static bool nudges(struct talk *t)
+{
+    return send_config(t) && hear(t, MONITOR_READY) && say(t, MONITOR_NUDGE) &&
+           say(t, MONITOR_START) && hear(t, MONITOR_RUNNING) &&
+           say(t, MONITOR_NUDGE) && say(t, MONITOR_STATS_REQUEST) &&
+           hear(t, MONITOR_STATS) && say(t, MONITOR_STOP) &&
+           hear_exit(t, MONITOR_EXIT_STOPPED) && ends_with(t, 0);
+}
+
 static bool unknown_order(struct talk *t)
 {
     return starts(t) && say(t, 64) && hear_exit(t, MONITOR_EXIT_HOST_ERROR) &&
@@ -315,6 +325,7 @@ static const struct {
     {"16 GiB of memory", "hello", memory_is_large},
     {"STOP before START", "spin", stop_before_start},
     {"START twice", "spin", start_twice},
+    {"nudges", "spin", nudges},
     {"unknown order", "spin", unknown_order},
     {"statistics while running", "spin", stats_while_running},
     {"vsock client without vsock", "halt", client_without_vsock},
