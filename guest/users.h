@@ -16,8 +16,9 @@
 #define USERS_GROUPS_MAX 32u
 #define USERS_HOME_MAX 1024u
 #define USERS_NAME_MAX 256u
-#define USERS_FILE_MAX 262144u /* bytes of passwd or group that are looked at  \
-                                */
+#define USERS_FILE_MAX                                                         \
+    262144u /* bytes of passwd or group that are looked at                     \
+             */
 
 struct user {
     uid_t uid;

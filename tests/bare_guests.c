@@ -24,10 +24,12 @@ __asm__(".include \"tests/vm/bare/guests.S\"");
 #define GUESTS(X)                                                              \
     X(hello)                                                                   \
     X(reset_page)                                                              \
-    X(reset_port) X(triple_fault) X(panic) X(crash_loaded) X(fetch_nowhere)    \
-        X(spin) X(halt) X(port_storm) X(notify_storm) X(console_storm)         \
-            X(empty_slot) X(first_slot) X(nowhere) X(odd_accesses) X(cpuid)    \
-                X(two_cpus)
+    X(reset_port)                                                              \
+    X(triple_fault)                                                            \
+    X(panic)                                                                   \
+    X(crash_loaded) X(fetch_nowhere) X(spin) X(halt) X(port_storm)             \
+        X(notify_storm) X(console_storm) X(empty_slot) X(first_slot)           \
+            X(nowhere) X(odd_accesses) X(cpuid) X(two_cpus)
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];
 GUESTS(DECLARE)

@@ -53,7 +53,7 @@ struct runner {
     uint64_t deadline_ns;   /* of the workload; 0: none yet */
     uint64_t stats_at_ns;   /* next look at the counters; 0: not needed */
     uint64_t verdict_at_ns; /* connection lost: wait for the reason till then */
-    uint64_t nudge_at_ns;  /* emulated hosts only; 0: never */
+    uint64_t nudge_at_ns;   /* emulated hosts only; 0: never */
     bool machine_ended;     /* EXIT or GONE was seen */
 };
 
