@@ -21,15 +21,27 @@ __asm__(".include \"tests/vm/bare/guests.S\"");
 #define LOAD_ADDRESS 0x100000u
 #define CODE_OFFSET 0x1000u
 
-#define GUESTS(X)                                                              \
-    X(hello)                                                                   \
-    X(reset_page)                                                              \
-    X(reset_port)                                                              \
-    X(triple_fault)                                                            \
-    X(panic)                                                                   \
-    X(crash_loaded) X(fetch_nowhere) X(spin) X(halt) X(port_storm)             \
-        X(notify_storm) X(console_storm) X(empty_slot) X(first_slot)           \
-            X(nowhere) X(odd_accesses) X(cpuid) X(two_cpus)
+/* clang-format off: one a line */
+#define GUESTS(X) \
+    X(hello) \
+    X(reset_page) \
+    X(reset_port) \
+    X(triple_fault) \
+    X(panic) \
+    X(crash_loaded) \
+    X(fetch_nowhere) \
+    X(spin) \
+    X(halt) \
+    X(port_storm) \
+    X(notify_storm) \
+    X(console_storm) \
+    X(empty_slot) \
+    X(first_slot) \
+    X(nowhere) \
+    X(odd_accesses) \
+    X(cpuid) \
+    X(two_cpus)
+/* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];
 GUESTS(DECLARE)
