@@ -21,7 +21,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"");
 #define LOAD_ADDRESS 0x100000u
 #define CODE_OFFSET 0x1000u
 
-/* clang-format off: one a line */
+/* clang-format off */
 #define GUESTS(X) \
     X(hello) \
     X(reset_page) \
