@@ -31,7 +31,10 @@ run_one() {
         "watch_$monitor" minimal guest-initrd bench=idle \
             "${trace[@]}" -u "bench: ready" --
     fi | awk '{ print; v[$1] = $2 }
-        END { if (v["entry_us"]) print "guest_us", v["line_us"] - v["entry_us"] }'
+        END {
+            if (v["entry_us"])
+                print "guest_us", v["line_us"] - v["entry_us"]
+        }'
 }
 run_ours() { run_one ours; }
 run_qemu() { run_one qemu; }

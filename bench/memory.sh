@@ -7,6 +7,7 @@
 # `microsbx run`, while its command runs.
 
 bench_setup() {
+    [ "$(id -u)" = 0 ] || skip_reason="only root may look into a monitor"
     truncate -s 64M "$dir/disk"
 }
 

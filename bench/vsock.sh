@@ -5,7 +5,6 @@
 # and pays for it.
 
 bench_setup() {
-    skip_reason=
     [ -w /dev/vhost-vsock ] || skip_reason="no /dev/vhost-vsock"
 }
 
