@@ -41,8 +41,8 @@ STATIC :=
 else
 HARDENING += -D_FORTIFY_SOURCE=2
 PIE := -pie
-# The monitor is static: it starts without a dynamic loader, and what is linked
-# into it is all there is to attack.
+# Harness and monitor are static: they start without a dynamic loader, in less
+# memory, and what is linked into the monitor is all there is to attack.
 STATIC_PIE := -static-pie
 STATIC := -static
 endif
@@ -149,7 +149,7 @@ $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 $(BUILD)/microsbx: $(call objects,cli/main.c) $(LIBCLI) $(LIBTRIAL) \
 		$(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC_PIE) -o $@ $^ $(HARNESS_LIBS)
 
 $(BUILD)/agent: $(call objects,$(GUEST_MAIN_SRC)) $(LIBGUEST) $(LIBPROTO)
 	$(call say,LD,$@)
