@@ -20,19 +20,11 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
+#include "trial/monitor_handle.h"
 
 /* A slow host may take long to touch and load a large kernel. */
 #define BUILD_TIMEOUT_MS 60000
 #define PROBE_TIMEOUT_MS 60000
-
-struct monitor {
-    pid_t pid; /* -1 once reaped */
-    int sock;
-    bool ended; /* no more events */
-    struct monitor_end end;
-    char reason[160];
-    struct msg msg;
-};
 
 /* The monitor program lies beside this one. */
 static int find_program(char *buf, size_t size, struct failure *f)
@@ -98,6 +90,7 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
         return -ENOMEM;
     m->pid = -1;
     m->sock = -1;
+    m->cancel_fd = -1;
     ret = find_program(path, sizeof(path), f);
     if (ret != 0)
         goto out_free;
@@ -188,6 +181,13 @@ static void fail_refused(const struct monitor_error *e,
                     "cannot open the disk %s: %s", name, e->text);
         break;
     }
+    case MONITOR_ERROR_STATE: {
+        const char *name = names->snapshot ? names->snapshot : "snapshot";
+
+        failure_set(f, "snapshot", name, "make the snapshot again",
+                    "cannot restore %s: %s", name, e->text);
+        break;
+    }
     case MONITOR_ERROR_KVM:
         failure_set(f, "kvm", "/dev/kvm", "run microsbx doctor",
                     "KVM cannot run this machine: %s", e->text);
@@ -214,6 +214,7 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
         failure_set(f, "host", "memory", NULL, "out of memory");
         return -ENOMEM;
     }
+    m->memory_bytes = config->memory_bytes;
     ret = vm_config_encode(config, buf, SIZE, &len, fds, &fd_count);
     if (ret == 0)
         ret = msg_send(m->sock, MONITOR_CONFIG, buf, len, fds, fd_count);
@@ -340,30 +341,47 @@ static void set_gone(struct monitor *m, struct monitor_event *e,
     snprintf(m->reason, sizeof(m->reason), "%s", reason);
 }
 
-void monitor_receive(struct monitor *m, struct monitor_event *ret_event)
+int monitor_take(struct monitor *m, struct monitor_event *ret_event)
 {
     struct pollfd p = {.fd = m->sock, .events = POLLIN};
     int ret;
 
     memset(ret_event, 0, sizeof(*ret_event));
     if (m->ended || poll(&p, 1, 0) <= 0)
-        return;
+        return 0;
     ret = msg_receive(m->sock, &m->msg);
     if (ret == -EAGAIN)
-        return;
+        return 0;
     if (ret <= 0) {
         set_gone(m, ret_event,
                  ret == 0 ? "it closed its socket"
                           : "it sent a malformed message",
                  ret != 0);
-        return;
+        return -EPIPE;
     }
     msg_close_fds(&m->msg);
+    return 1;
+}
+
+void monitor_message_event(struct monitor *m, struct monitor_event *ret_event)
+{
+    memset(ret_event, 0, sizeof(*ret_event));
     if (decode_event(&m->msg, ret_event) != 0) {
         memset(ret_event, 0, sizeof(*ret_event));
         set_gone(m, ret_event, "it sent a message that cannot be read", true);
     } else if (ret_event->kind == MONITOR_EVENT_EXIT) {
         m->ended = true;
+    }
+}
+
+void monitor_receive(struct monitor *m, struct monitor_event *ret_event)
+{
+    if (m->queued > 0) {
+        *ret_event = m->queue[0];
+        m->queued--;
+        memmove(m->queue, m->queue + 1, m->queued * sizeof(m->queue[0]));
+    } else if (monitor_take(m, ret_event) > 0) {
+        monitor_message_event(m, ret_event);
     }
 }
 

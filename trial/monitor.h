@@ -55,13 +55,15 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
 
 /*
  * Sends the machine and waits until it is built (READY). On failure *f says
- * what was refused; disk_names[i] (may be NULL) name the config's disks, and
- * kernel and initrd the files. Returns 0 or a negative errno.
+ * what was refused; disks[i] (may be NULL) name the config's disks, kernel and
+ * initrd the files, snapshot (may be NULL) what a machine is restored from.
+ * Returns 0 or a negative errno.
  */
 struct monitor_names {
     const char *kernel;
     const char *initrd;
     const char *const *disks;
+    const char *snapshot;
 };
 int monitor_build(struct monitor *m, const struct vm_config *config,
                   const struct monitor_names *names, struct failure *f)
@@ -91,6 +93,47 @@ int monitor_add_vsock_client(struct monitor *m, int fd)
     __attribute__((warn_unused_result));
 /* fd -1 refuses. */
 int monitor_dial_reply(struct monitor *m, uint64_t token, int fd);
+
+/*
+ * Orders that wait for their answer: 0, or a negative errno with *f filled
+ * (-ESHUTDOWN: the machine ended first; -ETIMEDOUT; -ECANCELED; -EPROTO: the
+ * monitor lied; else what the monitor said, -ENOSPC in particular, and the
+ * machine is as it was before). Events that come meanwhile are kept:
+ * monitor_fd does not tell of them, so that a caller asks monitor_receive
+ * after each of these until it has none. After -ETIMEDOUT, -ECANCELED and
+ * -EPROTO the monitor is good for nothing but its end.
+ */
+/* vCPUs and devices stand still from here on. Pre: started. */
+int monitor_pause(struct monitor *m, struct failure *f)
+    __attribute__((warn_unused_result));
+/* Pre: paused. */
+int monitor_resume(struct monitor *m, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* Borrowed, empty and writable; a disk file for each cow disk, in order. */
+struct monitor_save_files {
+    int state_fd, memory_fd;
+    unsigned disk_count;
+    int disk_fds[VM_DISKS_MAX];
+};
+/* Pre: paused. */
+int monitor_save(struct monitor *m, const struct monitor_save_files *files,
+                 struct monitor_saved *ret_saved, struct failure *f)
+    __attribute__((warn_unused_result));
+/*
+ * What was really loaded (MONITOR_PROVE), into empty files. Pre: built from a
+ * snapshot and not started, or rolled back and not resumed.
+ */
+int monitor_prove(struct monitor *m, int state_fd, int leaves_fd,
+                  struct failure *f) __attribute__((warn_unused_result));
+/* Pre: paused, built from a snapshot with track_dirty. */
+int monitor_rollback(struct monitor *m, struct monitor_rolled_back *ret_done,
+                     struct failure *f) __attribute__((warn_unused_result));
+/*
+ * While an order waits, fd (borrowed; -1: none) becoming readable ends the
+ * waiting with -ECANCELED.
+ */
+void monitor_set_cancel_fd(struct monitor *m, int fd);
 
 /* The descriptor to poll for reading. */
 int monitor_fd(const struct monitor *m);

@@ -49,6 +49,7 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     case MONITOR_EXIT_POWER_OFF:
     case MONITOR_EXIT_RESET:
     case MONITOR_EXIT_TRIPLE_FAULT:
+    case MONITOR_EXIT_DEBUG:
         facts->guest_halt = true;
         facts->cause = monitor_exit_reason_name(e->reason);
         if (early)

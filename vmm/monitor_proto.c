@@ -71,7 +71,7 @@ int monitor_error_decode(const void *buf, size_t len,
 
     state_reader_init(&r, buf, len);
     e.code = (enum monitor_error_code)get_enum(&r, MONITOR_ERROR_CONFIG,
-                                               MONITOR_ERROR_HOST);
+                                               MONITOR_ERROR_STATE);
     e.error = get_error(&r);
     e.disk = state_get_u32(&r);
     state_get_string(&r, e.text, sizeof(e.text));
@@ -163,6 +163,7 @@ int monitor_exit_encode(const struct monitor_exit *e, void *buf, size_t size,
     state_writer_init(&w, buf, size);
     state_put_u32(&w, (uint32_t)e->reason);
     state_put_u32(&w, (uint32_t)e->error);
+    state_put_u32(&w, e->status);
     state_put_string(&w, e->text);
     put_stats(&w, &e->stats);
     return writer_result(&w, ret_len);
@@ -175,13 +176,69 @@ int monitor_exit_decode(const void *buf, size_t len, struct monitor_exit *ret_e)
 
     state_reader_init(&r, buf, len);
     e.reason = (enum monitor_exit_reason)get_enum(&r, MONITOR_EXIT_STOPPED,
-                                                  MONITOR_EXIT_HOST_ERROR);
+                                                  MONITOR_EXIT_DEBUG);
     e.error = get_error(&r);
+    e.status = state_get_u32(&r);
     state_get_string(&r, e.text, sizeof(e.text));
     get_stats(&r, &e.stats);
     if (state_reader_finish(&r) != 0)
         return -EBADMSG;
+    if (e.reason != MONITOR_EXIT_DEBUG && e.status != 0)
+        return -EBADMSG;
     *ret_e = e;
+    return 0;
+}
+
+int monitor_saved_encode(const struct monitor_saved *s, void *buf, size_t size,
+                         size_t *ret_len)
+{
+    struct state_writer w;
+
+    state_writer_init(&w, buf, size);
+    state_put_u64(&w, s->pages);
+    state_put_u64(&w, s->clusters);
+    return writer_result(&w, ret_len);
+}
+
+int monitor_saved_decode(const void *buf, size_t len,
+                         struct monitor_saved *ret_s)
+{
+    struct monitor_saved s = {0};
+    struct state_reader r;
+
+    state_reader_init(&r, buf, len);
+    s.pages = state_get_u64(&r);
+    s.clusters = state_get_u64(&r);
+    if (state_reader_finish(&r) != 0)
+        return -EBADMSG;
+    *ret_s = s;
+    return 0;
+}
+
+int monitor_rolled_back_encode(const struct monitor_rolled_back *b, void *buf,
+                               size_t size, size_t *ret_len)
+{
+    struct state_writer w;
+
+    state_writer_init(&w, buf, size);
+    state_put_u64(&w, b->pages);
+    state_put_u32(&w, (uint32_t)b->by);
+    return writer_result(&w, ret_len);
+}
+
+int monitor_rolled_back_decode(const void *buf, size_t len,
+                               struct monitor_rolled_back *ret_b)
+{
+    struct monitor_rolled_back b = {0};
+    struct state_reader r;
+
+    state_reader_init(&r, buf, len);
+    b.pages = state_get_u64(&r);
+    b.by = (enum monitor_rollback_by)get_enum(&r, MONITOR_ROLLBACK_COPIED,
+                                              MONITOR_ROLLBACK_DROPPED);
+    if (state_reader_finish(&r) != 0)
+        return -EBADMSG;
+    *ret_b = b;
     return 0;
 }
 
@@ -277,6 +334,7 @@ const char *monitor_exit_reason_name(enum monitor_exit_reason reason)
         [MONITOR_EXIT_EMULATION] = "emulation",
         [MONITOR_EXIT_INTERNAL] = "internal",
         [MONITOR_EXIT_HOST_ERROR] = "host_error",
+        [MONITOR_EXIT_DEBUG] = "debug_exit",
     };
     size_t i = (size_t)reason;
 

@@ -16,8 +16,25 @@
  *     VSOCK_DIAL_REPLY {token} + fd?  --->
  *     STATS_REQUEST  --------------------->  STATS
  *     NUDGE  -----------------------------> an interrupt without a cause
+ *     PAUSE  ----------------------------->  vCPUs and devices stand still
+ *     <------------------------------------  PAUSED
+ *     SAVE + state, memory, overlays  ---->  writes them
+ *     <------------------------------------  SAVED, or ERROR (still paused)
+ *     RESUME  ---------------------------->  goes on
+ *     <------------------------------------  RESUMED
  *     STOP  ------------------------------>  stops all vCPUs, then EXIT
  *     <------------------------------------  EXIT {reason, stats}, and exit 0
+ *
+ * A machine restored from a snapshot says READY once its state is loaded; PROVE
+ * may come before START, and once more after each ROLLBACK:
+ *
+ *     PROVE + state, leaves  ------------->  writes what was really loaded
+ *     <------------------------------------  PROVED, or ERROR
+ *     ROLLBACK (paused)  ----------------->  as restored; RESUME starts it
+ *     <------------------------------------  ROLLED_BACK, or ERROR
+ *
+ * A machine that ends while it is asked to pause answers EXIT. What is asked
+ * out of turn ends the machine (EXIT, HOST_ERROR).
  *
  * or, instead of CONFIG: PROBE {} + /dev/kvm -> PROBE_RESULT, and exit.
  *
@@ -45,6 +62,11 @@ enum monitor_msg {
     MONITOR_STATS_REQUEST = 6,    /* empty */
     MONITOR_PROBE = 7,            /* empty + 1 fd (/dev/kvm) */
     MONITOR_NUDGE = 8,            /* empty */
+    MONITOR_PAUSE = 9,            /* empty */
+    MONITOR_SAVE = 10,            /* empty + fds: see below */
+    MONITOR_RESUME = 11,          /* empty */
+    MONITOR_PROVE = 12,           /* empty + 2 fds: state, leaves */
+    MONITOR_ROLLBACK = 13,        /* empty */
 
     MONITOR_READY = 65,        /* empty */
     MONITOR_ERROR = 66,        /* struct monitor_error */
@@ -53,7 +75,27 @@ enum monitor_msg {
     MONITOR_STATS = 69,        /* struct monitor_stats */
     MONITOR_EXIT = 70,         /* struct monitor_exit */
     MONITOR_PROBE_RESULT = 71, /* struct monitor_probe */
+    MONITOR_PAUSED = 72,       /* empty */
+    MONITOR_SAVED = 73,        /* struct monitor_saved */
+    MONITOR_RESUMED = 74,      /* empty */
+    MONITOR_PROVED = 75,       /* empty */
+    MONITOR_ROLLED_BACK = 76,  /* struct monitor_rolled_back */
 };
+
+/*
+ * The files of SAVE, all empty and writable: the state (vmm/state_file.h), the
+ * memory (sparse, memory_bytes long, RAM in address order without the hole),
+ * and one per cow disk, in the order of the disks (everything that differs from
+ * the disk's own file: layer and overlay in one). A save is always complete,
+ * also of a machine that was itself restored.
+ *
+ * The files of PROVE, both empty and writable: the state as read back from KVM
+ * and the devices, and the leaves of the memory's hash tree: the SHA-256 of
+ * each MONITOR_CHUNK of the linear memory as mapped to the guest, 32 bytes
+ * each. Compare the first by state_file_compare.
+ */
+#define MONITOR_SAVE_FDS_MAX (2u + VM_DISKS_MAX)
+#define MONITOR_CHUNK ((uint64_t)1 << 20)
 
 /* What the harness could not be given, and why. */
 enum monitor_error_code {
@@ -64,6 +106,9 @@ enum monitor_error_code {
     MONITOR_ERROR_INITRD = 5,
     MONITOR_ERROR_DISK = 6,
     MONITOR_ERROR_HOST = 7, /* any other system call */
+    /* A snapshot: state or memory do not fit or cannot be read, written or
+     * loaded. The text names the place. */
+    MONITOR_ERROR_STATE = 8,
 };
 
 struct monitor_error {
@@ -85,6 +130,7 @@ enum monitor_exit_reason {
     MONITOR_EXIT_EMULATION = 6,    /* KVM_INTERNAL_ERROR_EMULATION */
     MONITOR_EXIT_INTERNAL = 7,     /* other KVM internal error, failed entry */
     MONITOR_EXIT_HOST_ERROR = 8,   /* KVM_RUN or epoll failed: error */
+    MONITOR_EXIT_DEBUG = 9,        /* guest: debug-exit port, with a status */
 };
 
 struct monitor_stats {
@@ -112,8 +158,25 @@ struct monitor_stats {
 struct monitor_exit {
     enum monitor_exit_reason reason;
     int32_t error;                   /* negative errno for HOST_ERROR, else 0 */
+    uint32_t status;                 /* DEBUG: what the guest wrote, else 0 */
     char text[MONITOR_TEXT_MAX + 1]; /* registers, suberror...; may be empty */
     struct monitor_stats stats;
+};
+
+/* What a save wrote. */
+struct monitor_saved {
+    uint64_t pages;    /* of memory that are not zero */
+    uint64_t clusters; /* of all cow disks */
+};
+
+enum monitor_rollback_by {
+    MONITOR_ROLLBACK_COPIED = 0,  /* page by page */
+    MONITOR_ROLLBACK_DROPPED = 1, /* the private mapping as a whole */
+};
+
+struct monitor_rolled_back {
+    uint64_t pages; /* that were dirty */
+    enum monitor_rollback_by by;
 };
 
 /* How a piece of guest code fared in the probe. */
@@ -155,6 +218,14 @@ int monitor_exit_encode(const struct monitor_exit *e, void *buf, size_t size,
                         size_t *ret_len);
 int monitor_exit_decode(const void *buf, size_t len,
                         struct monitor_exit *ret_e);
+int monitor_saved_encode(const struct monitor_saved *s, void *buf, size_t size,
+                         size_t *ret_len);
+int monitor_saved_decode(const void *buf, size_t len,
+                         struct monitor_saved *ret_s);
+int monitor_rolled_back_encode(const struct monitor_rolled_back *b, void *buf,
+                               size_t size, size_t *ret_len);
+int monitor_rolled_back_decode(const void *buf, size_t len,
+                               struct monitor_rolled_back *ret_b);
 int monitor_probe_encode(const struct monitor_probe *p, void *buf, size_t size,
                          size_t *ret_len);
 int monitor_probe_decode(const void *buf, size_t len,

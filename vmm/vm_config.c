@@ -17,15 +17,15 @@
 #include "base/num.h"
 
 /* First word of the payload: harness and monitor are of the same release. */
-#define CONFIG_VERSION 1u
+#define CONFIG_VERSION 2u
 
 #define GUEST_CID_MIN 3u
 #define GUEST_CID_MAX                                                          \
     0xfffffffeu /* VirtIO 1.2, 5.10.4: the rest is reserved                    \
                  */
 
-/* Descriptors of a config: five of the machine, one socket, two per disk. */
-#define SLOTS_MAX (6u + 2u * VM_DISKS_MAX)
+/* Descriptors of a config: seven of the machine, a socket, three per disk. */
+#define SLOTS_MAX (8u + 3u * VM_DISKS_MAX)
 
 _Static_assert(SLOTS_MAX <= MSG_FDS_MAX, "all descriptors fit one message");
 
@@ -38,10 +38,13 @@ void vm_config_init(struct vm_config *config)
         .console_in_fd = -1,
         .console_out_fd = -1,
         .vsock_listen_fd = -1,
+        .state_fd = -1,
+        .memory_fd = -1,
     };
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
         config->disks[i].fd = -1;
         config->disks[i].overlay_fd = -1;
+        config->disks[i].layer_fd = -1;
     }
 }
 
@@ -57,9 +60,12 @@ static unsigned descriptor_slots(struct vm_config *config,
     ret_slots[n++] = &config->console_in_fd;
     ret_slots[n++] = &config->console_out_fd;
     ret_slots[n++] = &config->vsock_listen_fd;
+    ret_slots[n++] = &config->state_fd;
+    ret_slots[n++] = &config->memory_fd;
     for (unsigned i = 0; i < config->disk_count && i < VM_DISKS_MAX; i++) {
         ret_slots[n++] = &config->disks[i].fd;
         ret_slots[n++] = &config->disks[i].overlay_fd;
+        ret_slots[n++] = &config->disks[i].layer_fd;
     }
     return n;
 }
@@ -94,6 +100,9 @@ int vm_config_encode(const struct vm_config *config, void *buf, size_t size,
     state_put_u8(&w, config->vsock);
     state_put_u64(&w, config->guest_cid);
     state_put_u8(&w, config->vsock_dial);
+    state_put_u8(&w, config->hide_rdrand);
+    state_put_u8(&w, config->track_dirty);
+    state_put_u8(&w, config->debug_exit);
     state_put_u32(&w, config->disk_count);
     for (uint32_t i = 0; i < config->disk_count && i < VM_DISKS_MAX; i++) {
         state_put_string(&w, config->disks[i].id);
@@ -141,6 +150,9 @@ static void decode_fields(struct state_reader *r, struct vm_config *c)
     c->vsock = get_bool(r);
     c->guest_cid = state_get_u64(r);
     c->vsock_dial = get_bool(r);
+    c->hide_rdrand = get_bool(r);
+    c->track_dirty = get_bool(r);
+    c->debug_exit = get_bool(r);
     c->disk_count = state_get_u32(r);
     if (c->disk_count > VM_DISKS_MAX) {
         c->disk_count = 0;
@@ -157,7 +169,8 @@ static bool disk_is_sane(const struct vm_disk *disk)
     switch (disk->mode) {
     case VM_DISK_RO:
     case VM_DISK_RW:
-        return disk->overlay_fd < 0 && disk->overlay_limit == 0;
+        return disk->overlay_fd < 0 && disk->layer_fd < 0 &&
+               disk->overlay_limit == 0;
     case VM_DISK_COW:
         return disk->overlay_fd >= 0;
     }
@@ -171,6 +184,14 @@ static bool vsock_is_sane(const struct vm_config *c)
     return c->guest_cid >= GUEST_CID_MIN && c->guest_cid <= GUEST_CID_MAX;
 }
 
+/* Booted from a kernel, or restored from state and memory. */
+static bool origin_is_sane(const struct vm_config *c)
+{
+    if (c->state_fd < 0)
+        return c->kernel_fd >= 0 && c->memory_fd < 0 && !c->track_dirty;
+    return c->memory_fd >= 0 && c->kernel_fd < 0 && c->initrd_fd < 0;
+}
+
 static bool config_is_sane(const struct vm_config *c)
 {
     if (c->memory_bytes < VM_MEMORY_MIN || c->memory_bytes > VM_MEMORY_MAX ||
@@ -181,7 +202,7 @@ static bool config_is_sane(const struct vm_config *c)
     if (c->platform != VM_PLATFORM_ACPI &&
         c->platform != VM_PLATFORM_DEVICE_TREE)
         return false;
-    if (c->kvm_fd < 0 || c->kernel_fd < 0 || !vsock_is_sane(c))
+    if (c->kvm_fd < 0 || !origin_is_sane(c) || !vsock_is_sane(c))
         return false;
     for (uint32_t i = 0; i < c->disk_count; i++)
         if (!disk_is_sane(&c->disks[i]))

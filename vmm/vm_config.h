@@ -38,6 +38,8 @@ struct vm_disk {
     enum vm_disk_mode mode;
     int fd;                 /* the file; owned by the config */
     int overlay_fd;         /* cow: an empty file or memfd; else -1; owned */
+    int layer_fd;           /* cow: a file of MONITOR_SAVE between the disk and
+                             * its overlay, only read; or -1; owned */
     uint64_t overlay_limit; /* cow: bytes, 0 = none */
 };
 
@@ -47,9 +49,16 @@ struct vm_config {
     enum vm_platform platform;
     char cmdline[VM_CMDLINE_MAX + 1];
 
+    /*
+     * A machine is booted from a kernel or restored from a snapshot, never
+     * both. The memory file is of memory_bytes and is mapped privately: it is
+     * never written, and must not change while the machine lives.
+     */
     int kvm_fd;         /* /dev/kvm; owned, like every fd here; -1 = none */
-    int kernel_fd;      /* vmlinux ELF or bzImage */
+    int kernel_fd;      /* vmlinux ELF or bzImage; -1: restored */
     int initrd_fd;      /* or -1 */
+    int state_fd;       /* vmm/state_file.h; -1: booted */
+    int memory_fd;      /* with state_fd, else -1 */
     int console_in_fd;  /* or -1 */
     int console_out_fd; /* or -1 */
 
@@ -57,6 +66,10 @@ struct vm_config {
     uint64_t guest_cid;
     int vsock_listen_fd; /* listening Unix socket, or -1 */
     bool vsock_dial;     /* the harness answers MONITOR_VSOCK_DIAL */
+
+    bool hide_rdrand; /* the guest sees neither RDRAND nor RDSEED */
+    bool track_dirty; /* MONITOR_ROLLBACK is possible; with state_fd */
+    bool debug_exit;  /* the guest has the debug-exit port */
 
     uint32_t disk_count;
     struct vm_disk disks[VM_DISKS_MAX];

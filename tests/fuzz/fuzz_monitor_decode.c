@@ -27,11 +27,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct monitor_stats stats;
         struct monitor_exit exit;
         struct monitor_probe probe;
+        struct monitor_saved saved;
+        struct monitor_rolled_back back;
     } r;
 
     if (size-- == 0)
         return 0;
-    switch (*data++ % 4) {
+    switch (*data++ % 6) {
     case 0:
         if (monitor_error_decode(data, size, &r.error) == 0)
             compare(monitor_error_encode(&r.error, buf, sizeof(buf), &len), buf,
@@ -47,10 +49,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             compare(monitor_exit_encode(&r.exit, buf, sizeof(buf), &len), buf,
                     len, data, size);
         break;
-    default:
+    case 3:
         if (monitor_probe_decode(data, size, &r.probe) == 0)
             compare(monitor_probe_encode(&r.probe, buf, sizeof(buf), &len), buf,
                     len, data, size);
+        break;
+    case 4:
+        if (monitor_saved_decode(data, size, &r.saved) == 0)
+            compare(monitor_saved_encode(&r.saved, buf, sizeof(buf), &len), buf,
+                    len, data, size);
+        break;
+    default:
+        if (monitor_rolled_back_decode(data, size, &r.back) == 0)
+            compare(monitor_rolled_back_encode(&r.back, buf, sizeof(buf), &len),
+                    buf, len, data, size);
         break;
     }
     return 0;

@@ -303,8 +303,10 @@ static void set_mode(const char *mode)
 static int build(const char *mode)
 {
     static const char *const DISKS[VM_DISKS_MAX] = {"disk zero", "disk one"};
-    static const struct monitor_names NAMES = {
-        .kernel = "the kernel", .initrd = "the initrd", .disks = DISKS};
+    static const struct monitor_names NAMES = {.kernel = "the kernel",
+                                               .initrd = "the initrd",
+                                               .disks = DISKS,
+                                               .snapshot = "the snapshot"};
     struct vm_config config;
     int ret;
 
@@ -356,6 +358,8 @@ static const struct {
     {"error 5", "initrd", "initrd the initrd: the reason"},
     {"error 6", "disk", "disk disk one: the reason"},
     {"error 7", "host", "could not build the machine: the reason"},
+    {"error 8", "snapshot", "cannot restore the snapshot: the reason"},
+    {"error 9", "monitor_lied", "message of type 66"},
     {"short error", "monitor_lied", "message of type 66"},
     {"type 0", "monitor_lied", "message of type 0"},
     {"type 67", "monitor_lied", "message of type 67"},

@@ -58,6 +58,11 @@ static struct monitor_exit some_exit(void)
     return e;
 }
 
+static const struct monitor_saved some_saved = {.pages = 1ull << 40,
+                                                .clusters = 77};
+static const struct monitor_rolled_back some_rolled_back = {
+    .pages = 1ull << 33, .by = MONITOR_ROLLBACK_DROPPED};
+
 static struct monitor_probe some_probe(void)
 {
     struct monitor_probe p = {
@@ -150,6 +155,44 @@ START_TEST(exit_round_trip)
 }
 END_TEST
 
+/* The guest's own exit status travels with its reason, and only with it. */
+START_TEST(debug_exit_round_trip)
+{
+    struct monitor_exit e = some_exit(), out;
+    uint8_t buf[BUF_SIZE];
+    size_t len = 0;
+
+    e.reason = MONITOR_EXIT_DEBUG;
+    e.error = 0;
+    e.status = 0xfffffffe;
+    ck_assert_int_eq(monitor_exit_encode(&e, buf, sizeof(buf), &len), 0);
+    ck_assert_int_eq(monitor_exit_decode(buf, len, &out), 0);
+    ck_assert_int_eq(out.reason, MONITOR_EXIT_DEBUG);
+    ck_assert_uint_eq(out.status, e.status);
+}
+END_TEST
+
+START_TEST(snapshot_answers_round_trip)
+{
+    struct monitor_rolled_back back;
+    struct monitor_saved saved;
+    uint8_t buf[BUF_SIZE];
+    size_t len = 0;
+
+    ck_assert_int_eq(monitor_saved_encode(&some_saved, buf, sizeof(buf), &len),
+                     0);
+    ck_assert_int_eq(monitor_saved_decode(buf, len, &saved), 0);
+    ck_assert_uint_eq(saved.pages, some_saved.pages);
+    ck_assert_uint_eq(saved.clusters, some_saved.clusters);
+    ck_assert_int_eq(
+        monitor_rolled_back_encode(&some_rolled_back, buf, sizeof(buf), &len),
+        0);
+    ck_assert_int_eq(monitor_rolled_back_decode(buf, len, &back), 0);
+    ck_assert_uint_eq(back.pages, some_rolled_back.pages);
+    ck_assert_int_eq(back.by, some_rolled_back.by);
+}
+END_TEST
+
 START_TEST(probe_round_trip)
 {
     struct monitor_probe p = some_probe(), out;
@@ -183,7 +226,9 @@ START_TEST(probe_round_trip)
 }
 END_TEST
 
-/* All four records behind one face, for what holds for each of them. */
+#define RECORDS 6
+
+/* All records behind one face, for what holds for each of them. */
 static int encode(int record, void *buf, size_t size, size_t *ret_len)
 {
     struct monitor_error error = some_error();
@@ -198,8 +243,13 @@ static int encode(int record, void *buf, size_t size, size_t *ret_len)
         return monitor_stats_encode(&stats, buf, size, ret_len);
     case 2:
         return monitor_exit_encode(&exit_info, buf, size, ret_len);
-    default:
+    case 3:
         return monitor_probe_encode(&probe, buf, size, ret_len);
+    case 4:
+        return monitor_saved_encode(&some_saved, buf, size, ret_len);
+    default:
+        return monitor_rolled_back_encode(&some_rolled_back, buf, size,
+                                          ret_len);
     }
 }
 
@@ -209,6 +259,8 @@ static int decode(int record, const void *buf, size_t len)
     struct monitor_stats stats;
     struct monitor_exit exit_info;
     struct monitor_probe probe;
+    struct monitor_saved saved;
+    struct monitor_rolled_back back;
 
     switch (record) {
     case 0:
@@ -217,8 +269,12 @@ static int decode(int record, const void *buf, size_t len)
         return monitor_stats_decode(buf, len, &stats);
     case 2:
         return monitor_exit_decode(buf, len, &exit_info);
-    default:
+    case 3:
         return monitor_probe_decode(buf, len, &probe);
+    case 4:
+        return monitor_saved_decode(buf, len, &saved);
+    default:
+        return monitor_rolled_back_decode(buf, len, &back);
     }
 }
 
@@ -261,18 +317,20 @@ static const struct {
     uint32_t value;
 } bad_words[] = {
     {0, 0, 0}, /* error: code */
-    {0, 0, MONITOR_ERROR_HOST + 1},
+    {0, 0, MONITOR_ERROR_STATE + 1},
     {0, 4, 1}, /* a positive errno */
     {0, 4, (uint32_t)-4096},
     {0, 8, VM_DISKS_MAX},
     {1, 12 * 8, VM_DISKS_MAX + 1}, /* stats: disk_count */
     {1, 12 * 8, 0xffffffff},
     {2, 0, 0}, /* exit: reason */
-    {2, 0, MONITOR_EXIT_HOST_ERROR + 1},
+    {2, 0, MONITOR_EXIT_DEBUG + 1},
     {2, 4, 0x80000000}, /* not an errno */
-    {2, 8, MONITOR_TEXT_MAX + 1},
+    {2, 8, 1},          /* a status, but not DEBUG */
+    {2, 12, MONITOR_TEXT_MAX + 1},
     {3, 0, 5},          /* probe: error */
     {3, 4, 0xffffffff}, /* text length */
+    {5, 8, MONITOR_ROLLBACK_DROPPED + 1},
 };
 
 START_TEST(bad_words_are_refused)
@@ -308,7 +366,7 @@ START_TEST(reasons_have_names)
                      "unknown");
     ck_assert_str_eq(monitor_exit_reason_name((enum monitor_exit_reason)99),
                      "unknown");
-    for (int i = MONITOR_EXIT_STOPPED; i <= MONITOR_EXIT_HOST_ERROR; i++)
+    for (int i = MONITOR_EXIT_STOPPED; i <= MONITOR_EXIT_DEBUG; i++)
         ck_assert_str_ne(monitor_exit_reason_name((enum monitor_exit_reason)i),
                          "unknown");
 }
@@ -325,8 +383,10 @@ int main(void)
     tcase_add_test(tc, stats_round_trip);
     tcase_add_test(tc, exit_round_trip);
     tcase_add_test(tc, probe_round_trip);
-    tcase_add_loop_test(tc, lengths_must_be_exact, 0, 4);
-    tcase_add_loop_test(tc, flipped_bits_never_crash, 0, 4);
+    tcase_add_test(tc, debug_exit_round_trip);
+    tcase_add_test(tc, snapshot_answers_round_trip);
+    tcase_add_loop_test(tc, lengths_must_be_exact, 0, RECORDS);
+    tcase_add_loop_test(tc, flipped_bits_never_crash, 0, RECORDS);
     tcase_add_loop_test(tc, bad_words_are_refused, 0,
                         (int)ARRAY_SIZE(bad_words));
     tcase_add_test(tc, texts_hold_no_nul);

@@ -18,6 +18,7 @@
 #define FD_KERNEL 101
 #define FD_DISK 110
 #define FD_OVERLAY 120
+#define FD_LAYER 130
 
 struct wire {
     uint8_t bytes[MSG_PAYLOAD_MAX];
@@ -35,6 +36,17 @@ static struct vm_config smallest(void)
     c.cpu_count = 1;
     c.kvm_fd = FD_KVM;
     c.kernel_fd = FD_KERNEL;
+    return c;
+}
+
+/* The smallest that is restored instead of booted. */
+static struct vm_config restored(void)
+{
+    struct vm_config c = smallest();
+
+    c.kernel_fd = -1;
+    c.state_fd = 106;
+    c.memory_fd = 107;
     return c;
 }
 
@@ -63,7 +75,27 @@ static struct vm_config fullest(void)
         if (disk->mode == VM_DISK_COW) {
             disk->overlay_fd = FD_OVERLAY + (int)i;
             disk->overlay_limit = i * GIB;
+            disk->layer_fd = FD_LAYER + (int)i;
         }
+    }
+    c.hide_rdrand = true;
+    c.debug_exit = true;
+    return c;
+}
+
+/* As many descriptors as a message can carry. */
+static struct vm_config fullest_restored(void)
+{
+    struct vm_config c = fullest();
+
+    c.kernel_fd = c.initrd_fd = -1;
+    c.state_fd = 106;
+    c.memory_fd = 107;
+    c.track_dirty = true;
+    for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
+        c.disks[i].mode = VM_DISK_COW;
+        c.disks[i].overlay_fd = FD_OVERLAY + (int)i;
+        c.disks[i].layer_fd = FD_LAYER + (int)i;
     }
     return c;
 }
@@ -109,6 +141,11 @@ static void check_round_trip(const struct vm_config *c)
     ck_assert_int_eq(out.kvm_fd, c->kvm_fd);
     ck_assert_int_eq(out.kernel_fd, c->kernel_fd);
     ck_assert_int_eq(out.initrd_fd, c->initrd_fd);
+    ck_assert_int_eq(out.state_fd, c->state_fd);
+    ck_assert_int_eq(out.memory_fd, c->memory_fd);
+    ck_assert_int_eq(out.hide_rdrand, c->hide_rdrand);
+    ck_assert_int_eq(out.track_dirty, c->track_dirty);
+    ck_assert_int_eq(out.debug_exit, c->debug_exit);
     ck_assert_int_eq(out.console_in_fd, c->console_in_fd);
     ck_assert_int_eq(out.console_out_fd, c->console_out_fd);
     ck_assert_int_eq(out.vsock, c->vsock);
@@ -121,6 +158,7 @@ static void check_round_trip(const struct vm_config *c)
         ck_assert_int_eq(out.disks[i].mode, c->disks[i].mode);
         ck_assert_int_eq(out.disks[i].fd, c->disks[i].fd);
         ck_assert_int_eq(out.disks[i].overlay_fd, c->disks[i].overlay_fd);
+        ck_assert_int_eq(out.disks[i].layer_fd, c->disks[i].layer_fd);
         ck_assert_uint_eq(out.disks[i].overlay_limit,
                           c->disks[i].overlay_limit);
     }
@@ -138,6 +176,10 @@ START_TEST(round_trip_of_the_fullest)
 {
     struct vm_config c = fullest();
 
+    check_round_trip(&c);
+    c = restored();
+    check_round_trip(&c);
+    c = fullest_restored();
     check_round_trip(&c);
 }
 END_TEST
@@ -246,6 +288,19 @@ static void spoil(struct vm_config *c, int how)
     case 16:
         c->disks[2].overlay_fd = -1;
         break;
+    case 17:
+        c->disks[1].layer_fd = 150;
+        break;
+    case 18:
+        c->memory_fd = 150;
+        break;
+    case 19:
+        c->track_dirty = true;
+        break;
+    case 20: /* kernel and state */
+        c->state_fd = 150;
+        c->memory_fd = 151;
+        break;
     default:
         ck_abort();
     }
@@ -257,6 +312,25 @@ START_TEST(nonsense_is_refused)
 
     expect(&c, 0);
     spoil(&c, _i);
+    expect(&c, -EBADMSG);
+}
+END_TEST
+
+/* What a restored machine must have, and must not. */
+START_TEST(restoring_needs_state_and_memory)
+{
+    struct vm_config c = restored();
+
+    expect(&c, 0);
+    c.track_dirty = true;
+    expect(&c, 0);
+    c.memory_fd = -1;
+    expect(&c, -EBADMSG);
+    c = restored();
+    c.state_fd = -1;
+    expect(&c, -EBADMSG);
+    c = restored();
+    c.initrd_fd = 150;
     expect(&c, -EBADMSG);
 }
 END_TEST
@@ -335,7 +409,8 @@ int main(void)
     tcase_add_test(tc, encoding_needs_room);
     tcase_add_test(tc, length_must_be_exact);
     tcase_add_test(tc, descriptors_must_be_exact);
-    tcase_add_loop_test(tc, nonsense_is_refused, 0, 17);
+    tcase_add_loop_test(tc, nonsense_is_refused, 0, 21);
+    tcase_add_test(tc, restoring_needs_state_and_memory);
     tcase_add_test(tc, vsock_parts_need_vsock);
     tcase_add_test(tc, flipped_bits);
     tcase_add_test(tc, fini_closes_everything);
