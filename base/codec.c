@@ -80,6 +80,20 @@ void state_put_string(struct state_writer *w, const char *s)
     state_put_bytes(w, s, len);
 }
 
+size_t state_group_begin(struct state_writer *w, const char *tag)
+{
+    state_put_bytes(w, tag, 4);
+    state_put_u32(w, 0);
+    return w->used;
+}
+
+void state_group_end(struct state_writer *w, size_t begun)
+{
+    /* After an error nothing of the buffer counts any more. */
+    if (w->error == 0)
+        num_put_le32(w->buf + begun - 4, (uint32_t)(w->used - begun));
+}
+
 void state_reader_init(struct state_reader *r, const void *buf, size_t size)
 {
     *r = (struct state_reader){.buf = buf, .size = size};
@@ -157,6 +171,23 @@ void state_get_string(struct state_reader *r, char *ret_s, size_t size)
     }
     memcpy(ret_s, p, len);
     ret_s[len] = '\0';
+}
+
+struct state_reader state_get_group(struct state_reader *r, const char *tag)
+{
+    struct state_reader group = {.error = -EBADMSG};
+    char found[4];
+    uint32_t len;
+    const uint8_t *p;
+
+    state_get_bytes(r, found, sizeof(found));
+    len = state_get_u32(r);
+    if (r->error == 0 && memcmp(found, tag, sizeof(found)) != 0)
+        r->error = -EBADMSG;
+    p = reader_take(r, len);
+    if (p)
+        state_reader_init(&group, p, len);
+    return group;
 }
 
 int state_reader_finish(const struct state_reader *r)
