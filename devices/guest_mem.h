@@ -27,9 +27,20 @@ struct guest_mem_region {
     uint8_t *host; /* borrowed: the mapping belongs to the machine */
 };
 
+/* What pages are recorded in, whatever the host's own page size. */
+#define GUEST_MEM_PAGE 4096u
+
 struct guest_mem {
     struct guest_mem_region regions[GUEST_MEM_REGIONS_MAX];
     unsigned region_count;
+    /*
+     * Pages that the monitor itself wrote to (vCPUs' writes are KVM's to
+     * record): bit p % 64 of word p / 64 for page p, counted through the
+     * regions in order. guest_mem_pages() bits; borrowed; NULL: not recorded.
+     * Set by several threads with atomic operations; read and cleared by the
+     * machine while nothing runs.
+     */
+    uint64_t *dirty;
 };
 
 /*
@@ -50,5 +61,15 @@ int guest_mem_read(const struct guest_mem *mem, gpa_t gpa, void *ret_bytes,
                    size_t len) __attribute__((warn_unused_result));
 int guest_mem_write(const struct guest_mem *mem, gpa_t gpa, const void *bytes,
                     size_t len) __attribute__((warn_unused_result));
+
+/* Pages of all regions, each rounded up to whole pages. */
+uint64_t guest_mem_pages(const struct guest_mem *mem);
+
+/*
+ * Records that [gpa, gpa + len) is being written, or may be from now on. No-op
+ * where nothing is recorded; bytes outside guest memory are none. Any thread.
+ * (guest_mem_write does it by itself.)
+ */
+void guest_mem_mark_dirty(const struct guest_mem *mem, gpa_t gpa, uint64_t len);
 
 #endif

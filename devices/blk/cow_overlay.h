@@ -23,6 +23,11 @@
 struct cow_overlay_options {
     uint64_t limit; /* bytes of clusters it may hold; 0: no limit */
     bool durable;   /* FLUSH reaches the disk, and the map is kept in it */
+    /*
+     * A layer: fd holds an overlay already and is never written (it may be
+     * open for reading only); limit and durable mean nothing.
+     */
+    bool readonly;
 };
 
 /*
@@ -42,14 +47,45 @@ struct cow_overlay_options {
  */
 
 /*
+ * Overlays stack: the base of a machine's private overlay may be a layer, the
+ * read-only overlay of a snapshot over the raw disk. The private overlay takes
+ * the layer for its base in everything above, so its limit and its statistics
+ * count its own clusters only.
+ */
+
+/*
  * Opens an overlay over base. fd (owned, also on failure): an empty file is
- * formatted; else header and map are loaded and checked (sizes, bits beyond the
- * end, file length), -EBADMSG if they lie. base (owned, also on failure) is
- * only read. Returns 0 or a negative errno.
+ * formatted (a layer may not be empty: -EBADMSG); else header and map are
+ * loaded and checked (sizes, bits beyond the end, file length), -EBADMSG if
+ * they lie. base (owned, also on failure) is only read. Returns 0 or a negative
+ * errno.
  */
 int cow_overlay_open(struct block_backend *base, int fd,
                      const struct cow_overlay_options *options,
                      struct block_backend **ret_backend)
+    __attribute__((warn_unused_result));
+
+/*
+ * Writes every cluster that this overlay or a layer below it holds, as one
+ * overlay over the raw base: what it reads as there, for a snapshot. A cluster
+ * of zeros is present as a hole. fd (the caller's) is an empty regular file
+ * without O_APPEND; data come first, the map last; nothing is synced. Changes
+ * nothing in the overlay; b must be an overlay of cow_overlay_open.
+ * Returns 0 and the number of clusters written; -EINVAL (fd is not empty), or
+ * the host's errno, of which -ENOSPC is an ordinary one. After an error the
+ * file may hold anything and is no use.
+ */
+int cow_overlay_save(const struct block_backend *b, int fd,
+                     uint64_t *ret_clusters)
+    __attribute__((warn_unused_result));
+
+/*
+ * Makes a private overlay empty, as if newly opened: it reads as its base
+ * again, holds nothing of the host's disk, and its statistics start at zero.
+ * Takes no time if nothing was written. Pre: neither durable nor a layer.
+ * 0 or a negative errno, after which it must not be used but to free it.
+ */
+int cow_overlay_reset(struct block_backend *b)
     __attribute__((warn_unused_result));
 
 #endif

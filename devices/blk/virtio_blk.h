@@ -7,6 +7,9 @@
  * Requests run synchronously on the device thread, so at a reset or a
  * quiesce none is in flight: there is nothing to cancel or to drain.
  *
+ * The saved state is the size of the disk and whether it is read-only; a device
+ * over another backend refuses it. The bytes are the backend's owner's to save.
+ *
  * What a request gets that is not as it should be:
  * - no writable byte for the status: it cannot be answered. The chain is
  *   returned with length 0 and the device asks for a reset, as others do

@@ -26,6 +26,7 @@
 
 #include <pthread.h>
 
+#include "base/codec.h"
 #include "devices/bus.h"
 #include "devices/evloop.h"
 #include "devices/irq.h"
@@ -68,6 +69,31 @@ void serial8250_free(struct serial8250 *serial);
  * that a slow reader left in the buffer; the event loop goes on with them.
  */
 size_t serial8250_flush(struct serial8250 *serial);
+
+/* ---- save and restore, device lock held or nothing runs -------------------
+ *
+ * The state is the registers and the received bytes that the guest has not
+ * read. Output that the guest has sent is not in it, even if the reader has not
+ * taken it yet: it belongs to the run that printed it, which writes it out, and
+ * must not appear a second time. So a saved port's transmitter is empty, and a
+ * guest that waited for room in it finds the interrupt for that pending.
+ * Descriptors and statistics are no state either.
+ */
+
+void serial8250_save(const struct serial8250 *serial, struct state_writer *w);
+/*
+ * Replaces the state; output still buffered is written, without waiting, or
+ * lost, and statistics start at zero. Reads no input. The reader must hold
+ * exactly one state. 0; else -EBADMSG and the port is as it was made.
+ */
+int serial8250_load(struct serial8250 *serial, struct state_reader *r)
+    __attribute__((warn_unused_result));
+/*
+ * Once after a load, when the guest is about to run: raises the line if an
+ * interrupt condition holds, and looks for input.
+ */
+void serial8250_restored(struct serial8250 *serial);
+
 const struct serial8250_stats *serial8250_stats(const struct serial8250 *s);
 
 #endif

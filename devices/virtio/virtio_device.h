@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/codec.h"
 #include "devices/guest_mem.h"
 #include "devices/virtio/virtqueue.h"
 
@@ -58,6 +59,30 @@ struct virtio_device_ops {
                         void *ret_bytes, size_t len);
     void (*config_write)(struct virtio_device *dev, uint32_t offset,
                          const void *bytes, size_t len);
+    /*
+     * Gives back every chain that was popped and not served, so that in_flight
+     * is 0 in every queue that is not broken: before a save. The device may go
+     * on afterwards as if nothing had been. NULL: it never holds a chain
+     * between two calls.
+     */
+    void (*quiesce)(struct virtio_device *dev);
+    /*
+     * What the device itself remembers, behind what the transport saves; never
+     * requests, connections, descriptors or statistics. Pre: quiesced. NULL:
+     * nothing.
+     */
+    void (*save)(const struct virtio_device *dev, struct state_writer *w);
+    /*
+     * The opposite, into a device that was reset: driver_features, active and
+     * the queues are as they were saved. Checks every value; touches neither
+     * guest memory nor a line. 0 or -EBADMSG, after which it is reset again.
+     */
+    int (*load)(struct virtio_device *dev, struct state_reader *r);
+    /*
+     * Once, just before the machine first runs after a load, and before any
+     * queue is served. Only if the device is active. May be NULL.
+     */
+    void (*restored)(struct virtio_device *dev);
     /* Ends the device and everything it owns. Accepts a half-built one. */
     void (*free)(struct virtio_device *dev);
 };

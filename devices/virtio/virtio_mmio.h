@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "base/codec.h"
 #include "devices/bus.h"
 #include "devices/irq.h"
 #include "devices/virtio/virtio_device.h"
@@ -67,5 +68,47 @@ void virtio_mmio_fini(struct virtio_mmio *mmio);
  * the device is active and the queue is ready.
  */
 void virtio_mmio_notify(struct virtio_mmio *mmio, unsigned queue);
+
+/* ---- save and restore ----------------------------------------------------
+ *
+ * The state of a slot is its registers, its queues and what its device adds;
+ * see virtio_device_ops. Requests and connections are not in it. All are
+ * called with the device lock held, or while nothing runs, and do nothing (or
+ * save nothing) for an empty slot.
+ *
+ *   running -> virtio_mmio_quiesce -> virtio_mmio_save -> goes on, or ends
+ *   built   -> virtio_mmio_load -> [_save, to prove it] -> virtio_mmio_restored
+ *           -> runs
+ */
+
+/*
+ * Has the device give back what it took and did not serve. Pre: no register
+ * access and no kick comes in from now until the machine goes on; kicks that
+ * came have been passed on, or will be after the machine went on.
+ */
+void virtio_mmio_quiesce(struct virtio_mmio *mmio);
+
+/* Appends the state. Pre: quiesced (or just loaded). */
+void virtio_mmio_save(const struct virtio_mmio *mmio, struct state_writer *w);
+
+/*
+ * Replaces the state of the slot by a saved one; whatever the device was doing
+ * (connections included) is dropped first, and its statistics start at zero.
+ * The reader must hold exactly one state: what is left over is an error.
+ * Everything is checked: another device or another configuration of it, a
+ * status that cannot be, features that are not offered, a queue outside guest
+ * memory, indices that do not fit. Reads and writes no guest memory and raises
+ * no line. 0; else -EBADMSG and the slot is as after a reset.
+ */
+int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r)
+    __attribute__((warn_unused_result));
+
+/*
+ * Once after a load, when the guest is about to run: tells the device, serves
+ * each queue (a kick may have been on its way when the state was saved), and
+ * raises the line again if InterruptStatus is not 0. From here on guest memory
+ * and the state differ from what was saved.
+ */
+void virtio_mmio_restored(struct virtio_mmio *mmio);
 
 #endif

@@ -14,7 +14,11 @@
  * range that is not wholly inside guest memory; INDIRECT that was not
  * negotiated, is nested, has a length of 0 or not a multiple of 16, or more
  * entries than the queue is deep; INDIRECT together with NEXT. A descriptor of
- * length 0 is refused as well.
+ * length 0 is refused as well, and a chain of 2^32 bytes or more (2.7.5.2).
+ *
+ * Where pages that the machine changes are recorded (guest_mem_mark_dirty),
+ * this module records the used ring, and the writable buffers of every chain it
+ * hands out.
  *
  * Geometry is written by the transport while the queue is not ready and frozen
  * when the driver sets DRIVER_OK. Every popped chain is pushed exactly once.
@@ -29,6 +33,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "base/codec.h"
 #include "devices/guest_mem.h"
 
 #define VIRTQUEUE_SIZE_MAX 256u
@@ -96,6 +101,13 @@ int virtqueue_pop(struct virtqueue *vq, struct desc_chain *ret_chain)
  */
 bool virtqueue_has_work(struct virtqueue *vq);
 
+/*
+ * Gives back the n chains popped last, unserved: they will be popped again.
+ * Pre: none of these n has been pushed. Nothing happens to a queue that is not
+ * active or is broken.
+ */
+void virtqueue_unpop(struct virtqueue *vq, uint16_t n);
+
 /* Returns a popped chain, with the number of bytes written into it. */
 void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written);
 
@@ -111,6 +123,32 @@ bool virtqueue_needs_interrupt(struct virtqueue *vq);
  */
 void virtqueue_disable_kicks(struct virtqueue *vq);
 bool virtqueue_enable_kicks(struct virtqueue *vq);
+
+/*
+ * Asks for a kick as soon as the driver adds another buffer, though others wait
+ * in the queue that nobody took (_enable_kicks asks for one past those that
+ * were taken). Returns how far the driver has got by now, for
+ * virtqueue_has_grown; 0 if the queue is not active.
+ */
+uint16_t virtqueue_kick_on_next(struct virtqueue *vq);
+/* True if the driver added a buffer since then, or the queue is not active. */
+bool virtqueue_has_grown(const struct virtqueue *vq, uint16_t since);
+
+/*
+ * Saves geometry and indices. Pre: no chain is in flight, or the queue is
+ * broken (of a broken queue nothing is saved but that).
+ */
+void virtqueue_save(const struct virtqueue *vq, struct state_writer *w);
+/*
+ * Loads what _save wrote. Pre: the queue was reset. A queue that was active is
+ * active again, checked like in _activate, at its saved indices; guest memory
+ * is not touched. 0, or -EBADMSG: the queue must be reset.
+ */
+int virtqueue_load(struct virtqueue *vq, struct state_reader *r,
+                   const struct guest_mem *mem, bool event_idx, bool indirect)
+    __attribute__((warn_unused_result));
+/* Between a successful activation (or load of one) and a reset. */
+bool virtqueue_is_active(const struct virtqueue *vq);
 
 /*
  * Copies len bytes at offset of the readable part into buf, or of buf into

@@ -13,6 +13,17 @@
  * in flight, and we never send more than its credit; a slow peer on either side
  * makes nothing grow. Bounds are the constants below.
  *
+ * Restore: connections are not part of the saved state. Just before a restored
+ * guest runs, it is sent TRANSPORT_RESET (5.10.6.7), after which it drops the
+ * connections it had. Until it has read that (it gave the event's buffer back
+ * and kicked the event queue) the gate is shut: nothing is sent to it, and
+ * clients that say CONNECT meanwhile wait, up to 10 s each, and are connected
+ * then; so the first connection after a restore is not one the guest throws
+ * away. Packets for connections from before are answered with RST, then. A
+ * guest that offers no event buffer, or has no driver, is not waited for. A
+ * machine that is only paused, or saved and goes on, keeps its connections.
+ * Host ports go on where the saved machine was, so none is used again.
+ *
  * Files: virtio_vsock.c (queues, packets), vsock_conn.c (one connection's
  * states and credit; knows no queue), vsock_host.c (host descriptors, CONNECT
  * line). Owner: the device thread.
