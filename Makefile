@@ -60,7 +60,7 @@ VMM_SRC := $(filter-out $(VMM_PUBLIC_SRC) $(VMM_MAIN_SRC), \
 TRIAL_SRC := $(wildcard trial/*.c)
 CLI_SRC := $(wildcard cli/*.c)
 # The guest's protocol codec is linked by both sides.
-GUEST_PUBLIC_SRC := $(wildcard guest/proto.c)
+GUEST_PUBLIC_SRC := $(wildcard guest/proto*.c)
 GUEST_MAIN_SRC := guest/main.c
 GUEST_SRC := $(filter-out $(GUEST_PUBLIC_SRC) $(GUEST_MAIN_SRC), \
 	$(wildcard guest/*.c))

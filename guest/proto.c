@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Encoding and decoding of the agent protocol; see the header. Linked into
- * both sides, knows neither. Holds no state and allocates nothing.
+ * both sides, knows neither. Holds no state and allocates nothing. The
+ * messages around a freeze are in proto_snapshot.c.
  */
 #include "guest/proto.h"
 
 #include <errno.h>
 #include <string.h>
+
+#include "guest/proto_bytes.h"
 
 /* Who may send a type, with what length, and whether it names a handle. */
 struct type_rule {
@@ -41,6 +44,10 @@ static const struct type_rule type_rules[] = {
     {PROTO_CANCEL, PROTO_FROM_HOST, true, 0, 0},
     {PROTO_SHUTDOWN, PROTO_FROM_HOST, false, 0, 0},
     {PROTO_EOF, PROTO_FROM_HOST, true, 4, 4},
+    {PROTO_QUIESCE, PROTO_FROM_HOST, false, 4, 4},
+    {PROTO_RESTORE, PROTO_FROM_HOST, false, PROTO_RESTORE_FIXED,
+     PROTO_RESTORE_FIXED + PROTO_HOSTNAME_MAX - 1},
+    {PROTO_ATTACH, PROTO_FROM_HOST, true, PROTO_ATTACH_SIZE, PROTO_ATTACH_SIZE},
     {PROTO_DATA, EITHER, true, 5, PROTO_PAYLOAD_MAX},
     {PROTO_CREDIT, EITHER, true, 8, 8},
     {PROTO_HELLO, PROTO_FROM_GUEST, false, HELLO_FIXED,
@@ -49,56 +56,11 @@ static const struct type_rule type_rules[] = {
     {PROTO_EXEC_FAILED, PROTO_FROM_GUEST, true, 8, 8},
     {PROTO_EXEC_EXIT, PROTO_FROM_GUEST, true, EXEC_EXIT_SIZE, EXEC_EXIT_SIZE},
     {PROTO_FILE_DONE, PROTO_FROM_GUEST, true, FILE_DONE_SIZE, FILE_DONE_SIZE},
+    {PROTO_QUIESCED, PROTO_FROM_GUEST, false, PROTO_QUIESCED_SIZE,
+     PROTO_QUIESCED_SIZE},
+    {PROTO_RESTORED, PROTO_FROM_GUEST, false, PROTO_RESTORED_FIXED,
+     PROTO_RESTORED_FIXED + PROTO_BOOT_ID_MAX - 1},
 };
-
-/* ---- bytes -------------------------------------------------------------- */
-
-static void put16(uint8_t *p, uint16_t value)
-{
-    p[0] = (uint8_t)(value & 0xff);
-    p[1] = (uint8_t)(value >> 8);
-}
-
-static void put32(uint8_t *p, uint32_t value)
-{
-    put16(p, (uint16_t)(value & 0xffff));
-    put16(p + 2, (uint16_t)(value >> 16));
-}
-
-static void put64(uint8_t *p, uint64_t value)
-{
-    put32(p, (uint32_t)(value & 0xffffffffu));
-    put32(p + 4, (uint32_t)(value >> 32));
-}
-
-static uint16_t get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] | (uint16_t)p[1] << 8);
-}
-
-static uint32_t get32(const uint8_t *p)
-{
-    return get16(p) | (uint32_t)get16(p + 2) << 16;
-}
-
-static uint64_t get64(const uint8_t *p)
-{
-    return get32(p) | (uint64_t)get32(p + 4) << 32;
-}
-
-/*
- * A text of a payload: `len` bytes at p that must be within `end`, without a
- * NUL inside and shorter than size. 0 or -EBADMSG.
- */
-static int copy_text(const uint8_t *p, const uint8_t *end, size_t len,
-                     char *ret_text, size_t size)
-{
-    if (len > (size_t)(end - p) || len >= size || memchr(p, '\0', len))
-        return -EBADMSG;
-    memcpy(ret_text, p, len);
-    ret_text[len] = '\0';
-    return 0;
-}
 
 /* ---- encoding ----------------------------------------------------------- */
 
@@ -110,76 +72,57 @@ void proto_writer_init(struct proto_writer *w, void *buf, size_t size)
     w->overflow = false;
 }
 
-/* Reserves a frame and writes its header; NULL (and overflow) if no room. */
-static uint8_t *put_frame(struct proto_writer *w, uint16_t type, uint32_t id,
-                          size_t length)
-{
-    uint8_t *p = w->buf + w->used;
-
-    if (length > PROTO_PAYLOAD_MAX ||
-        w->size - w->used < PROTO_HEADER_SIZE + length) {
-        w->overflow = true;
-        return NULL;
-    }
-    put32(p, (uint32_t)length);
-    put16(p + 4, type);
-    put16(p + 6, 0);
-    put32(p + 8, id);
-    w->used += PROTO_HEADER_SIZE + length;
-    return p + PROTO_HEADER_SIZE;
-}
-
 void proto_put_empty(struct proto_writer *w, uint16_t type, uint32_t id)
 {
-    put_frame(w, type, id, 0);
+    proto_put_frame(w, type, id, 0);
 }
 
 void proto_put_u32(struct proto_writer *w, uint16_t type, uint32_t id,
                    uint32_t value)
 {
-    uint8_t *p = put_frame(w, type, id, 4);
+    uint8_t *p = proto_put_frame(w, type, id, 4);
 
     if (p)
-        put32(p, value);
+        proto_put32(p, value);
 }
 
 void proto_put_winsize(struct proto_writer *w, uint32_t id, uint16_t rows,
                        uint16_t cols)
 {
-    uint8_t *p = put_frame(w, PROTO_EXEC_WINSIZE, id, 4);
+    uint8_t *p = proto_put_frame(w, PROTO_EXEC_WINSIZE, id, 4);
 
     if (!p)
         return;
-    put16(p, rows);
-    put16(p + 2, cols);
+    proto_put16(p, rows);
+    proto_put16(p + 2, cols);
 }
 
 void proto_put_credit(struct proto_writer *w, uint32_t id, uint32_t stream,
                       uint32_t bytes)
 {
-    uint8_t *p = put_frame(w, PROTO_CREDIT, id, 8);
+    uint8_t *p = proto_put_frame(w, PROTO_CREDIT, id, 8);
 
     if (!p)
         return;
-    put32(p, stream);
-    put32(p + 4, bytes);
+    proto_put32(p, stream);
+    proto_put32(p + 4, bytes);
 }
 
 void proto_put_data(struct proto_writer *w, uint32_t id, uint32_t stream,
                     const void *bytes, size_t len)
 {
-    uint8_t *p = put_frame(w, PROTO_DATA, id, 4 + len);
+    uint8_t *p = proto_put_frame(w, PROTO_DATA, id, 4 + len);
 
     if (!p)
         return;
-    put32(p, stream);
+    proto_put32(p, stream);
     memcpy(p + 4, bytes, len);
 }
 
 void proto_put_strings(struct proto_writer *w, uint32_t id, const void *bytes,
                        size_t len)
 {
-    uint8_t *p = put_frame(w, PROTO_EXEC_STRINGS, id, len);
+    uint8_t *p = proto_put_frame(w, PROTO_EXEC_STRINGS, id, len);
 
     if (p)
         memcpy(p, bytes, len);
@@ -188,15 +131,15 @@ void proto_put_strings(struct proto_writer *w, uint32_t id, const void *bytes,
 void proto_put_hello(struct proto_writer *w, const struct proto_hello *m)
 {
     size_t len = strnlen(m->release, sizeof(m->release) - 1);
-    uint8_t *p = put_frame(w, PROTO_HELLO, 0, HELLO_FIXED + len);
+    uint8_t *p = proto_put_frame(w, PROTO_HELLO, 0, HELLO_FIXED + len);
 
     if (!p)
         return;
-    put32(p, PROTO_MAGIC);
-    put16(p + 4, m->version);
-    put32(p + 6, m->features);
-    put64(p + 10, m->boot_ms);
-    put64(p + 18, m->memory_total);
+    proto_put32(p, PROTO_MAGIC);
+    proto_put16(p + 4, m->version);
+    proto_put32(p + 6, m->features);
+    proto_put64(p + 10, m->boot_ms);
+    proto_put64(p + 18, m->memory_total);
     memcpy(p + HELLO_FIXED, m->release, len);
 }
 
@@ -206,21 +149,21 @@ void proto_put_exec_open(struct proto_writer *w, uint32_t id,
     size_t user = strnlen(m->user, sizeof(m->user) - 1);
     size_t cwd = strnlen(m->cwd, sizeof(m->cwd) - 1);
     uint8_t *p =
-        put_frame(w, PROTO_EXEC_OPEN, id, EXEC_OPEN_FIXED + user + cwd);
+        proto_put_frame(w, PROTO_EXEC_OPEN, id, EXEC_OPEN_FIXED + user + cwd);
 
     if (!p)
         return;
-    put32(p, m->flags);
-    put16(p + 4, m->rows);
-    put16(p + 6, m->cols);
-    put64(p + 8, m->timeout_ms);
-    put64(p + 16, m->memory_max);
-    put32(p + 24, m->pids_max);
-    put32(p + 28, m->argc);
-    put32(p + 32, m->envc);
-    put32(p + 36, m->argv_bytes);
-    put32(p + 40, m->env_bytes);
-    put32(p + 44, (uint32_t)user); /* cwd: what is left of the frame */
+    proto_put32(p, m->flags);
+    proto_put16(p + 4, m->rows);
+    proto_put16(p + 6, m->cols);
+    proto_put64(p + 8, m->timeout_ms);
+    proto_put64(p + 16, m->memory_max);
+    proto_put32(p + 24, m->pids_max);
+    proto_put32(p + 28, m->argc);
+    proto_put32(p + 32, m->envc);
+    proto_put32(p + 36, m->argv_bytes);
+    proto_put32(p + 40, m->env_bytes);
+    proto_put32(p + 44, (uint32_t)user); /* cwd: what is left of the frame */
     memcpy(p + EXEC_OPEN_FIXED, m->user, user);
     memcpy(p + EXEC_OPEN_FIXED + user, m->cwd, cwd);
 }
@@ -228,34 +171,34 @@ void proto_put_exec_open(struct proto_writer *w, uint32_t id,
 void proto_put_exec_failed(struct proto_writer *w, uint32_t id,
                            const struct proto_exec_failed *m)
 {
-    uint8_t *p = put_frame(w, PROTO_EXEC_FAILED, id, 8);
+    uint8_t *p = proto_put_frame(w, PROTO_EXEC_FAILED, id, 8);
 
     if (!p)
         return;
-    put32(p, m->reason);
-    put32(p + 4, m->err);
+    proto_put32(p, m->reason);
+    proto_put32(p + 4, m->err);
 }
 
 void proto_put_exec_exit(struct proto_writer *w, uint32_t id,
                          const struct proto_exec_exit *m)
 {
-    uint8_t *p = put_frame(w, PROTO_EXEC_EXIT, id, EXEC_EXIT_SIZE);
+    uint8_t *p = proto_put_frame(w, PROTO_EXEC_EXIT, id, EXEC_EXIT_SIZE);
 
     if (!p)
         return;
-    put32(p, m->flags);
-    put32(p + 4, m->code);
-    put32(p + 8, m->signal);
-    put32(p + 12, m->oom_kills);
-    put32(p + 16, m->pids_hits);
-    put64(p + 20, m->wall_ms);
-    put64(p + 28, m->cpu_us);
-    put64(p + 36, m->user_us);
-    put64(p + 44, m->system_us);
-    put64(p + 52, m->memory_peak);
-    put64(p + 60, m->stdin_bytes);
-    put64(p + 68, m->stdout_bytes);
-    put64(p + 76, m->stderr_bytes);
+    proto_put32(p, m->flags);
+    proto_put32(p + 4, m->code);
+    proto_put32(p + 8, m->signal);
+    proto_put32(p + 12, m->oom_kills);
+    proto_put32(p + 16, m->pids_hits);
+    proto_put64(p + 20, m->wall_ms);
+    proto_put64(p + 28, m->cpu_us);
+    proto_put64(p + 36, m->user_us);
+    proto_put64(p + 44, m->system_us);
+    proto_put64(p + 52, m->memory_peak);
+    proto_put64(p + 60, m->stdin_bytes);
+    proto_put64(p + 68, m->stdout_bytes);
+    proto_put64(p + 76, m->stderr_bytes);
 }
 
 void proto_put_file_open(struct proto_writer *w, uint16_t type, uint32_t id,
@@ -263,14 +206,14 @@ void proto_put_file_open(struct proto_writer *w, uint16_t type, uint32_t id,
 {
     size_t user = strnlen(m->user, sizeof(m->user) - 1);
     size_t path = strnlen(m->path, sizeof(m->path) - 1);
-    uint8_t *p = put_frame(w, type, id, FILE_OPEN_FIXED + user + path);
+    uint8_t *p = proto_put_frame(w, type, id, FILE_OPEN_FIXED + user + path);
 
     if (!p)
         return;
-    put32(p, m->flags);
-    put32(p + 4, m->mode);
-    put64(p + 8, m->limit);
-    put32(p + 16, (uint32_t)user);
+    proto_put32(p, m->flags);
+    proto_put32(p + 4, m->mode);
+    proto_put64(p + 8, m->limit);
+    proto_put32(p + 16, (uint32_t)user);
     memcpy(p + FILE_OPEN_FIXED, m->user, user);
     memcpy(p + FILE_OPEN_FIXED + user, m->path, path);
 }
@@ -278,16 +221,16 @@ void proto_put_file_open(struct proto_writer *w, uint16_t type, uint32_t id,
 void proto_put_file_done(struct proto_writer *w, uint32_t id,
                          const struct proto_file_done *m)
 {
-    uint8_t *p = put_frame(w, PROTO_FILE_DONE, id, FILE_DONE_SIZE);
+    uint8_t *p = proto_put_frame(w, PROTO_FILE_DONE, id, FILE_DONE_SIZE);
 
     if (!p)
         return;
-    put32(p, m->err);
-    put32(p + 4, m->mode);
-    put64(p + 8, m->bytes);
-    put32(p + 16, m->uid);
-    put32(p + 20, m->gid);
-    put64(p + 24, (uint64_t)m->mtime_s);
+    proto_put32(p, m->err);
+    proto_put32(p + 4, m->mode);
+    proto_put64(p + 8, m->bytes);
+    proto_put32(p + 16, m->uid);
+    proto_put32(p + 20, m->gid);
+    proto_put64(p + 24, (uint64_t)m->mtime_s);
 }
 
 /* ---- decoding ----------------------------------------------------------- */
@@ -306,11 +249,11 @@ static const struct type_rule *find_rule(uint16_t type)
 int proto_get_header(const uint8_t bytes[PROTO_HEADER_SIZE],
                      enum proto_sender sender, struct proto_header *ret_header)
 {
-    uint32_t length = get32(bytes);
-    uint32_t id = get32(bytes + 8);
-    const struct type_rule *rule = find_rule(get16(bytes + 4));
+    uint32_t length = proto_get32(bytes);
+    uint32_t id = proto_get32(bytes + 8);
+    const struct type_rule *rule = find_rule(proto_get16(bytes + 4));
 
-    if (!rule || !(rule->senders & sender) || get16(bytes + 6) != 0)
+    if (!rule || !(rule->senders & sender) || proto_get16(bytes + 6) != 0)
         return -EBADMSG;
     if (length < rule->min_length || length > rule->max_length)
         return -EBADMSG;
@@ -326,7 +269,7 @@ int proto_get_u32(const void *payload, size_t len, uint32_t *ret_value)
 {
     if (len != 4)
         return -EBADMSG;
-    *ret_value = get32(payload);
+    *ret_value = proto_get32(payload);
     return 0;
 }
 
@@ -337,8 +280,8 @@ int proto_get_winsize(const void *payload, size_t len, uint16_t *ret_rows,
 
     if (len != 4)
         return -EBADMSG;
-    *ret_rows = get16(p);
-    *ret_cols = get16(p + 2);
+    *ret_rows = proto_get16(p);
+    *ret_cols = proto_get16(p + 2);
     return 0;
 }
 
@@ -348,12 +291,12 @@ int proto_get_credit(const void *payload, size_t len, uint32_t *ret_stream,
     const uint8_t *p = payload;
     uint32_t bytes;
 
-    if (len != 8 || get32(p) >= PROTO_STREAMS)
+    if (len != 8 || proto_get32(p) >= PROTO_STREAMS)
         return -EBADMSG;
-    bytes = get32(p + 4);
+    bytes = proto_get32(p + 4);
     if (bytes == 0 || bytes > PROTO_WINDOW)
         return -EBADMSG;
-    *ret_stream = get32(p);
+    *ret_stream = proto_get32(p);
     *ret_bytes = bytes;
     return 0;
 }
@@ -363,9 +306,9 @@ int proto_get_data(const void *payload, size_t len, uint32_t *ret_stream,
 {
     const uint8_t *p = payload;
 
-    if (len < 5 || len > PROTO_PAYLOAD_MAX || get32(p) >= PROTO_STREAMS)
+    if (len < 5 || len > PROTO_PAYLOAD_MAX || proto_get32(p) >= PROTO_STREAMS)
         return -EBADMSG;
-    *ret_stream = get32(p);
+    *ret_stream = proto_get32(p);
     *ret_bytes = p + 4;
     *ret_len = len - 4;
     return 0;
@@ -376,14 +319,14 @@ int proto_get_hello(const void *payload, size_t len, struct proto_hello *ret_m)
     const uint8_t *p = payload;
     struct proto_hello m = {0};
 
-    if (len < HELLO_FIXED || get32(p) != PROTO_MAGIC)
+    if (len < HELLO_FIXED || proto_get32(p) != PROTO_MAGIC)
         return -EBADMSG;
-    m.version = get16(p + 4);
-    m.features = get32(p + 6);
-    m.boot_ms = get64(p + 10);
-    m.memory_total = get64(p + 18);
-    if (copy_text(p + HELLO_FIXED, p + len, len - HELLO_FIXED, m.release,
-                  sizeof(m.release)))
+    m.version = proto_get16(p + 4);
+    m.features = proto_get32(p + 6);
+    m.boot_ms = proto_get64(p + 10);
+    m.memory_total = proto_get64(p + 18);
+    if (proto_copy_text(p + HELLO_FIXED, p + len, len - HELLO_FIXED, m.release,
+                        sizeof(m.release)))
         return -EBADMSG;
     *ret_m = m;
     return 0;
@@ -397,7 +340,10 @@ static bool exec_open_is_sane(const struct proto_exec_open *m)
            m->argv_bytes >= m->argc && m->env_bytes >= m->envc &&
            m->argv_bytes <= PROTO_ARGV_BYTES_MAX &&
            m->env_bytes <= PROTO_ENV_BYTES_MAX &&
-           (m->envc > 0 || m->env_bytes == 0);
+           (m->envc > 0 || m->env_bytes == 0) &&
+           (!(m->flags & PROTO_EXEC_WARM) ||
+            (m->flags & (PROTO_EXEC_STDIN | PROTO_EXEC_TTY)) ==
+                PROTO_EXEC_STDIN);
 }
 
 int proto_get_exec_open(const void *payload, size_t len,
@@ -409,23 +355,23 @@ int proto_get_exec_open(const void *payload, size_t len,
 
     if (len < EXEC_OPEN_FIXED)
         return -EBADMSG;
-    ret_m->flags = get32(p);
-    ret_m->rows = get16(p + 4);
-    ret_m->cols = get16(p + 6);
-    ret_m->timeout_ms = get64(p + 8);
-    ret_m->memory_max = get64(p + 16);
-    ret_m->pids_max = get32(p + 24);
-    ret_m->argc = get32(p + 28);
-    ret_m->envc = get32(p + 32);
-    ret_m->argv_bytes = get32(p + 36);
-    ret_m->env_bytes = get32(p + 40);
-    user = get32(p + 44);
+    ret_m->flags = proto_get32(p);
+    ret_m->rows = proto_get16(p + 4);
+    ret_m->cols = proto_get16(p + 6);
+    ret_m->timeout_ms = proto_get64(p + 8);
+    ret_m->memory_max = proto_get64(p + 16);
+    ret_m->pids_max = proto_get32(p + 24);
+    ret_m->argc = proto_get32(p + 28);
+    ret_m->envc = proto_get32(p + 32);
+    ret_m->argv_bytes = proto_get32(p + 36);
+    ret_m->env_bytes = proto_get32(p + 40);
+    user = proto_get32(p + 44);
     if (!exec_open_is_sane(ret_m) || user > len - EXEC_OPEN_FIXED)
         return -EBADMSG;
     cwd = len - EXEC_OPEN_FIXED - user;
     p += EXEC_OPEN_FIXED;
-    if (copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
-        copy_text(p + user, end, cwd, ret_m->cwd, sizeof(ret_m->cwd)))
+    if (proto_copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
+        proto_copy_text(p + user, end, cwd, ret_m->cwd, sizeof(ret_m->cwd)))
         return -EBADMSG;
     return 0;
 }
@@ -438,8 +384,8 @@ int proto_get_exec_failed(const void *payload, size_t len,
 
     if (len != 8)
         return -EBADMSG;
-    m.reason = get32(p);
-    m.err = get32(p + 4);
+    m.reason = proto_get32(p);
+    m.err = proto_get32(p + 4);
     if (m.reason < 1 || m.reason > PROTO_FAIL_LAST || m.err > PROTO_ERRNO_MAX)
         return -EBADMSG;
     *ret_m = m;
@@ -454,19 +400,19 @@ int proto_get_exec_exit(const void *payload, size_t len,
 
     if (len != EXEC_EXIT_SIZE)
         return -EBADMSG;
-    m.flags = get32(p);
-    m.code = get32(p + 4);
-    m.signal = get32(p + 8);
-    m.oom_kills = get32(p + 12);
-    m.pids_hits = get32(p + 16);
-    m.wall_ms = get64(p + 20);
-    m.cpu_us = get64(p + 28);
-    m.user_us = get64(p + 36);
-    m.system_us = get64(p + 44);
-    m.memory_peak = get64(p + 52);
-    m.stdin_bytes = get64(p + 60);
-    m.stdout_bytes = get64(p + 68);
-    m.stderr_bytes = get64(p + 76);
+    m.flags = proto_get32(p);
+    m.code = proto_get32(p + 4);
+    m.signal = proto_get32(p + 8);
+    m.oom_kills = proto_get32(p + 12);
+    m.pids_hits = proto_get32(p + 16);
+    m.wall_ms = proto_get64(p + 20);
+    m.cpu_us = proto_get64(p + 28);
+    m.user_us = proto_get64(p + 36);
+    m.system_us = proto_get64(p + 44);
+    m.memory_peak = proto_get64(p + 52);
+    m.stdin_bytes = proto_get64(p + 60);
+    m.stdout_bytes = proto_get64(p + 68);
+    m.stderr_bytes = proto_get64(p + 76);
     if ((m.flags & ~PROTO_EXIT_FLAGS_KNOWN) || m.code > 255 || m.signal > 64 ||
         (m.code != 0 && m.signal != 0))
         return -EBADMSG;
@@ -483,18 +429,18 @@ int proto_get_file_open(const void *payload, size_t len,
 
     if (len < FILE_OPEN_FIXED)
         return -EBADMSG;
-    ret_m->flags = get32(p);
-    ret_m->mode = get32(p + 4);
-    ret_m->limit = get64(p + 8);
-    user = get32(p + 16);
+    ret_m->flags = proto_get32(p);
+    ret_m->mode = proto_get32(p + 4);
+    ret_m->limit = proto_get64(p + 8);
+    user = proto_get32(p + 16);
     if ((ret_m->flags & ~PROTO_FILE_FLAGS_KNOWN) || ret_m->mode > 07777 ||
         user > len - FILE_OPEN_FIXED)
         return -EBADMSG;
     path = len - FILE_OPEN_FIXED - user;
     p += FILE_OPEN_FIXED;
     if (path == 0 ||
-        copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
-        copy_text(p + user, end, path, ret_m->path, sizeof(ret_m->path)))
+        proto_copy_text(p, end, user, ret_m->user, sizeof(ret_m->user)) ||
+        proto_copy_text(p + user, end, path, ret_m->path, sizeof(ret_m->path)))
         return -EBADMSG;
     return 0;
 }
@@ -507,12 +453,12 @@ int proto_get_file_done(const void *payload, size_t len,
 
     if (len != FILE_DONE_SIZE)
         return -EBADMSG;
-    m.err = get32(p);
-    m.mode = get32(p + 4);
-    m.bytes = get64(p + 8);
-    m.uid = get32(p + 16);
-    m.gid = get32(p + 20);
-    m.mtime_s = (int64_t)get64(p + 24);
+    m.err = proto_get32(p);
+    m.mode = proto_get32(p + 4);
+    m.bytes = proto_get64(p + 8);
+    m.uid = proto_get32(p + 16);
+    m.gid = proto_get32(p + 20);
+    m.mtime_s = (int64_t)proto_get64(p + 24);
     if (m.err > PROTO_ERRNO_MAX)
         return -EBADMSG;
     *ret_m = m;

@@ -36,6 +36,33 @@
  * Instead of EXEC_STARTED comes EXEC_FAILED if the program could not be run;
  * it ends the handle too. FILE_DONE may come at any time, then it is an error.
  *
+ * A machine about to be frozen, and one that goes on from there:
+ *
+ *                                  <-    QUIESCE
+ *     QUIESCED                     ->    (the host closes, freezes, restores,
+ *                                         and connects again)
+ *     HELLO (PARKED)               ->
+ *                                  <-    RESTORE
+ *     RESTORED                     ->
+ *                                  <-    ATTACH (id 1), or EXEC_OPEN, ...
+ *     EXEC_STARTED                 ->
+ *
+ * With QUIESCED the agent is parked: it refuses execs, attaches and file
+ * operations (PROTO_FAIL_PARKED, EAGAIN) on this connection and on all later
+ * ones, until one RESTORE has succeeded. The agent cannot tell whether it was
+ * frozen; so the host says it, also where it was not: FRESH or PINNED to a
+ * machine made from the snapshot, SAME to the machine that simply goes on.
+ *
+ * Without PROTO_QUIESCE_KEEP nothing may be live but a warm process; with it
+ * execs may, this connection serves on as if nothing had happened, and only
+ * the later ones are parked. In a machine restored from there the old
+ * connection breaks, and its execs go on without anybody to hear them (their
+ * output is dropped); they would be killed if it broke at any other time.
+ *
+ * The warm process: an exec with PROTO_EXEC_WARM that the agent keeps when the
+ * connection on which it was quiesced ends, with its pipes open and nothing
+ * read from them, for the first ATTACH of a later connection to take over.
+ *
  * Flow control: each data stream of each handle has a window. A sender starts
  * with PROTO_WINDOW bytes of credit and may never send more than it has; the
  * receiver gives credit back with CREDIT as it disposes of bytes, so that at
@@ -70,7 +97,10 @@
 #define PROTO_PATH_MAX 4096u /* with its NUL */
 #define PROTO_USER_MAX 256u  /* with its NUL */
 #define PROTO_ERRNO_MAX 4095u
-#define PROTO_RELEASE_MAX 65u /* with its NUL, as in struct utsname */
+#define PROTO_RELEASE_MAX 65u  /* with its NUL, as in struct utsname */
+#define PROTO_HOSTNAME_MAX 65u /* the same */
+#define PROTO_BOOT_ID_MAX 37u  /* with its NUL: 8-4-4-4-12 hex digits */
+#define PROTO_ENTROPY_SIZE 64u
 
 enum proto_type {
     /* host to guest */
@@ -85,7 +115,9 @@ enum proto_type {
     PROTO_CANCEL = 0x09,   /* end the handle now; its end is still reported */
     PROTO_SHUTDOWN = 0x0a, /* id 0: sync and power off; no answer */
     PROTO_EOF = 0x0b,      /* u32 stream: no more data from the host */
-    /* 0x10 to 0x1f are kept for snapshots (quiesce, resume, entropy, clock) */
+    PROTO_QUIESCE = 0x10,  /* id 0: u32 flags */
+    PROTO_RESTORE = 0x11,  /* id 0 */
+    PROTO_ATTACH = 0x12,   /* the warm process becomes this handle */
 
     /* both ways */
     PROTO_DATA = 0x20,   /* u32 stream, then bytes */
@@ -97,7 +129,8 @@ enum proto_type {
     PROTO_EXEC_FAILED = 0x42,
     PROTO_EXEC_EXIT = 0x43,
     PROTO_FILE_DONE = 0x44,
-    /* 0x50 to 0x5f are kept for the answers of snapshots */
+    PROTO_QUIESCED = 0x50, /* id 0: once for each QUIESCE */
+    PROTO_RESTORED = 0x51, /* id 0: once for each RESTORE */
 };
 
 enum proto_stream {
@@ -118,11 +151,14 @@ struct proto_header {
 };
 
 /* What the guest can do; a bit that is absent is not enforced there. */
-#define PROTO_FEATURE_ROOT (1u << 0)    /* a root file system is mounted */
-#define PROTO_FEATURE_SCRATCH (1u << 1) /* ... and writable, on the disk */
-#define PROTO_FEATURE_MEMORY (1u << 2)  /* memory limits are enforced */
-#define PROTO_FEATURE_PIDS (1u << 3)    /* process limits are enforced */
-#define PROTO_FEATURES_KNOWN 0xfu
+#define PROTO_FEATURE_ROOT (1u << 0)     /* a root file system is mounted */
+#define PROTO_FEATURE_SCRATCH (1u << 1)  /* ... and writable, on the disk */
+#define PROTO_FEATURE_MEMORY (1u << 2)   /* memory limits are enforced */
+#define PROTO_FEATURE_PIDS (1u << 3)     /* process limits are enforced */
+#define PROTO_FEATURES_LIMITS 0xfu       /* all of the above */
+#define PROTO_FEATURE_SNAPSHOT (1u << 4) /* QUIESCE and what follows it */
+#define PROTO_FEATURE_PARKED (1u << 5)   /* RESTORE has to come first */
+#define PROTO_FEATURES_KNOWN 0x3fu
 
 struct proto_hello {
     uint16_t version;
@@ -136,7 +172,8 @@ struct proto_hello {
 #define PROTO_EXEC_STDIN (1u << 1)     /* else stdin is /dev/null */
 #define PROTO_EXEC_NEW_PRIVS (1u << 2) /* set-uid programs work for users */
 #define PROTO_EXEC_NOTE_PIDS (1u << 3) /* its limit touched: go on */
-#define PROTO_EXEC_FLAGS_KNOWN 0xfu
+#define PROTO_EXEC_WARM (1u << 4)      /* with STDIN and without TTY */
+#define PROTO_EXEC_FLAGS_KNOWN 0x1fu
 
 struct proto_exec_open {
     uint32_t flags;
@@ -158,10 +195,12 @@ enum proto_exec_failure {
     PROTO_FAIL_USER = 3,           /* no such user in the image */
     PROTO_FAIL_CWD = 4,            /* working directory: see err */
     PROTO_FAIL_NO_ROOT = 5,        /* the guest has no root file system */
-    PROTO_FAIL_BUSY = 6,           /* too many handles */
+    PROTO_FAIL_BUSY = 6,           /* too many handles; a warm one: EEXIST */
     PROTO_FAIL_SYSTEM = 7,         /* the agent could not: see err */
+    PROTO_FAIL_PARKED = 8,         /* quiesced: RESTORE has to come first */
+    PROTO_FAIL_NO_WARM = 9,        /* ATTACH: no process waits to be taken */
 };
-#define PROTO_FAIL_LAST 7u
+#define PROTO_FAIL_LAST 9u
 
 struct proto_exec_failed {
     uint32_t reason; /* enum proto_exec_failure */
@@ -192,6 +231,84 @@ struct proto_exec_exit {
     uint64_t stdin_bytes; /* that the workload's stdin took */
     uint64_t stdout_bytes;
     uint64_t stderr_bytes;
+};
+
+/*
+ * ATTACH: takes the warm process over. Its streams begin anew, with a full
+ * window each and byte counts of 0; EXEC_EXIT counts time and use from here
+ * (memory_peak alone is of its whole life). What it wrote since its first
+ * connection ended comes as output; if it has ended meanwhile, EXEC_EXIT
+ * follows. Its limits become those given here. The answer is EXEC_STARTED or
+ * EXEC_FAILED.
+ */
+struct proto_attach {
+    uint32_t flags;      /* PROTO_EXEC_NOTE_PIDS or 0 */
+    uint32_t pids_max;   /* as in EXEC_OPEN, all three */
+    uint64_t timeout_ms; /* from now on */
+    uint64_t memory_max;
+};
+
+/* FREE_MEMORY: caches are dropped, and free pages are zero as far as can be. */
+#define PROTO_QUIESCE_FREE_MEMORY (1u << 0)
+/* PINNED: the kernel's random generator is re-keyed last of all. */
+#define PROTO_QUIESCE_PINNED (1u << 1)
+/* KEEP: see above; not with FREE_MEMORY, which would press what runs. */
+#define PROTO_QUIESCE_KEEP (1u << 2)
+#define PROTO_QUIESCE_FLAGS_KNOWN 0x7u
+
+/*
+ * The last frame before a freeze: file systems are synced, and the agent does
+ * nothing any more by itself. With err nothing was parked; EBUSY: something is
+ * live that cannot be kept (an exec or file operation; a warm process that has
+ * not taken all its stdin, or whose stdin was closed), or a QUIESCE is going
+ * on already.
+ */
+struct proto_quiesced {
+    uint32_t err;         /* Linux errno; 0: parked; else the rest is 0 */
+    uint64_t memory_free; /* bytes of MemFree after all of it */
+    uint64_t uptime_ms;   /* the guest's CLOCK_MONOTONIC now */
+    /* PINNED: how long from now the kernel will not re-key by itself, by the
+       rules of this kernel version; 0: not pinned, or not known. */
+    uint64_t pin_window_ms;
+};
+
+/* Exactly one of them. */
+#define PROTO_RESTORE_FRESH (1u << 0)  /* a new machine, unlike all others */
+#define PROTO_RESTORE_PINNED (1u << 1) /* a new machine, like its siblings */
+#define PROTO_RESTORE_SAME (1u << 2)   /* the machine goes on, as itself */
+
+/*
+ * FRESH: entropy is added and credited, the kernel's generator re-keyed, the
+ * clock set, the boot id new and random. PINNED: nothing is re-keyed; the
+ * seed selects one of 65,536 places in the frozen generator's stream, and the
+ * boot id; the clock is set. SAME: only ends the parking.
+ *
+ * The host name: "" is "microsbx-" and the first eight digits of the boot id.
+ */
+struct proto_restore {
+    uint32_t flags;
+    int64_t realtime_ns;                 /* CLOCK_REALTIME, 0 or more */
+    uint64_t seed;                       /* PINNED; else 0 */
+    uint8_t entropy[PROTO_ENTROPY_SIZE]; /* FRESH; else all 0 */
+    char hostname[PROTO_HOSTNAME_MAX];   /* letters, digits, '.' and '-' */
+};
+
+/* What a RESTORE failed at, after the agent had done what stands above it. */
+enum proto_restore_step {
+    PROTO_STEP_NONE = 0,     /* nothing failed */
+    PROTO_STEP_STATE = 1,    /* it is not parked */
+    PROTO_STEP_RANDOM = 2,   /* the kernel's random generator */
+    PROTO_STEP_CLOCK = 3,    /* the wall clock */
+    PROTO_STEP_BOOT_ID = 4,  /* the boot id that workloads read */
+    PROTO_STEP_HOSTNAME = 5, /* the host name */
+};
+#define PROTO_STEP_LAST 5u
+
+/* With err the agent stays parked. */
+struct proto_restored {
+    uint32_t err;  /* Linux errno; 0: done, and the agent serves */
+    uint32_t step; /* enum proto_restore_step; 0 exactly if err is 0 */
+    char boot_id[PROTO_BOOT_ID_MAX]; /* now; "" with err */
 };
 
 #define PROTO_FILE_NO_PARENTS (1u << 0) /* do not create directories above */
@@ -228,7 +345,7 @@ struct proto_writer {
 void proto_writer_init(struct proto_writer *w, void *buf, size_t size);
 
 void proto_put_empty(struct proto_writer *w, uint16_t type, uint32_t id);
-/* EXEC_SIGNAL, EOF: one number. */
+/* EXEC_SIGNAL, EOF, QUIESCE: one number. */
 void proto_put_u32(struct proto_writer *w, uint16_t type, uint32_t id,
                    uint32_t value);
 void proto_put_winsize(struct proto_writer *w, uint32_t id, uint16_t rows,
@@ -248,6 +365,11 @@ void proto_put_exec_failed(struct proto_writer *w, uint32_t id,
                            const struct proto_exec_failed *m);
 void proto_put_exec_exit(struct proto_writer *w, uint32_t id,
                          const struct proto_exec_exit *m);
+void proto_put_attach(struct proto_writer *w, uint32_t id,
+                      const struct proto_attach *m);
+void proto_put_quiesced(struct proto_writer *w, const struct proto_quiesced *m);
+void proto_put_restore(struct proto_writer *w, const struct proto_restore *m);
+void proto_put_restored(struct proto_writer *w, const struct proto_restored *m);
 void proto_put_file_open(struct proto_writer *w, uint16_t type, uint32_t id,
                          const struct proto_file_open *m);
 void proto_put_file_done(struct proto_writer *w, uint32_t id,
@@ -281,6 +403,21 @@ int proto_get_exec_failed(const void *payload, size_t len,
     __attribute__((warn_unused_result));
 int proto_get_exec_exit(const void *payload, size_t len,
                         struct proto_exec_exit *ret_m)
+    __attribute__((warn_unused_result));
+int proto_get_attach(const void *payload, size_t len,
+                     struct proto_attach *ret_m)
+    __attribute__((warn_unused_result));
+/* QUIESCE's flags: known ones, and not KEEP with FREE_MEMORY. */
+int proto_get_quiesce(const void *payload, size_t len, uint32_t *ret_flags)
+    __attribute__((warn_unused_result));
+int proto_get_quiesced(const void *payload, size_t len,
+                       struct proto_quiesced *ret_m)
+    __attribute__((warn_unused_result));
+int proto_get_restore(const void *payload, size_t len,
+                      struct proto_restore *ret_m)
+    __attribute__((warn_unused_result));
+int proto_get_restored(const void *payload, size_t len,
+                       struct proto_restored *ret_m)
     __attribute__((warn_unused_result));
 int proto_get_file_open(const void *payload, size_t len,
                         struct proto_file_open *ret_m)

@@ -60,6 +60,10 @@ struct agent_client_ops {
     /* The command has ended; all its output came before; handle is over. */
     void (*exec_exit)(void *arg, uint32_t id,
                       const struct proto_exec_exit *status);
+    /* The agent is parked, or says why not (err). See agent_client_quiesce. */
+    void (*quiesced)(void *arg, const struct proto_quiesced *quiesced);
+    /* It serves again, or says at which step it failed. */
+    void (*restored)(void *arg, const struct proto_restored *restored);
     /* Bytes of a file on their way, in order, either direction (digests). */
     void (*file_bytes)(void *arg, uint32_t id, const void *bytes, size_t len);
     /*
@@ -83,6 +87,15 @@ struct agent_exec_request {
     bool open_stdin;         /* else stdin is /dev/null */
     bool allow_new_privs;    /* set-uid programs work for a user */
     bool pids_note;          /* touching pids_max does not end it */
+    bool warm;               /* stays for agent_client_attach; opens stdin */
+};
+
+/* How the warm process goes on; members as in agent_exec_request. */
+struct agent_attach_request {
+    uint64_t timeout_ms; /* from now on */
+    uint64_t memory_max;
+    uint32_t pids_max;
+    bool pids_note;
 };
 
 /*
@@ -126,6 +139,36 @@ size_t agent_client_live(const struct agent_client *client);
 int agent_client_exec(struct agent_client *client,
                       const struct agent_exec_request *request,
                       uint32_t *ret_id) __attribute__((warn_unused_result));
+
+/*
+ * Takes over the process that an exec with `warm` left waiting before the
+ * machine was frozen; it goes on as the exec *ret_id, with stdin open. Then
+ * exec_started, or exec_failed (PROTO_FAIL_NO_WARM). Returns as exec does.
+ */
+int agent_client_attach(struct agent_client *client,
+                        const struct agent_attach_request *request,
+                        uint32_t *ret_id) __attribute__((warn_unused_result));
+
+/*
+ * Prepares the guest to be frozen: PROTO_QUIESCE_* flags. `quiesced` has the
+ * answer, seconds later; without KEEP nothing may be live but a warm process.
+ * Then free the client (without KEEP) and freeze the machine. A machine that
+ * goes on after all needs agent_client_restore(SAME), on a new connection or,
+ * with KEEP, on this one. 0; -EINVAL; -EBUSY: one is going on; -EOPNOTSUPP:
+ * the image's agent is too old for it; -ENOMEM.
+ */
+int agent_client_quiesce(struct agent_client *client, uint32_t flags)
+    __attribute__((warn_unused_result));
+
+/*
+ * The first request to a machine that was quiesced (hello says
+ * PROTO_FEATURE_PARKED); until `restored` came without err, it refuses all
+ * others. 0; -EINVAL: not exactly one flag, or members that do not go with
+ * it; -EBUSY, -EOPNOTSUPP, -ENOMEM as above.
+ */
+int agent_client_restore(struct agent_client *client,
+                         const struct proto_restore *request)
+    __attribute__((warn_unused_result));
 
 /* Bytes stdin_write would take now (0 also for an unknown id). */
 size_t agent_client_stdin_room(const struct agent_client *client, uint32_t id);

@@ -146,12 +146,13 @@ digest() { sha256sum "$1" | cut -d' ' -f1; }
 # The initrd whose init is tests/vm/guest/hostile_agent.c: $hostile_initrd.
 build_hostile_agent() {
     local program=$build/tests/vm/hostile_agent dir=$work/hostile source
+    local codec=(guest/proto*.c)
     hostile_initrd=$work/hostile.cpio
     source=tests/vm/guest/hostile_agent.c
-    if [ "$source" -nt "$program" ] || [ guest/proto.c -nt "$program" ]; then
+    if [ -n "$(find "$source" "${codec[@]}" -newer "$program" 2>&1)" ]; then
         mkdir -p "${program%/*}"
         "${CC:-gcc}" -std=gnu11 -D_GNU_SOURCE -O1 -Wall -Wextra -Werror \
-            -static -I. -o "$program.$$" "$source" guest/proto.c &&
+            -static -I. -o "$program.$$" "$source" "${codec[@]}" &&
             mv "$program.$$" "$program" || exit 1
     fi
     mkdir -p "$dir/dev"
