@@ -365,6 +365,11 @@ void proto_put_exec_failed(struct proto_writer *w, uint32_t id,
                            const struct proto_exec_failed *m);
 void proto_put_exec_exit(struct proto_writer *w, uint32_t id,
                          const struct proto_exec_exit *m);
+
+/* What QUIESCE and RESTORE may say: the decoders ask, and so may a sender. */
+bool proto_quiesce_is_sane(uint32_t flags);
+bool proto_restore_is_sane(const struct proto_restore *m);
+
 void proto_put_attach(struct proto_writer *w, uint32_t id,
                       const struct proto_attach *m);
 void proto_put_quiesced(struct proto_writer *w, const struct proto_quiesced *m);
@@ -407,7 +412,6 @@ int proto_get_exec_exit(const void *payload, size_t len,
 int proto_get_attach(const void *payload, size_t len,
                      struct proto_attach *ret_m)
     __attribute__((warn_unused_result));
-/* QUIESCE's flags: known ones, and not KEEP with FREE_MEMORY. */
 int proto_get_quiesce(const void *payload, size_t len, uint32_t *ret_flags)
     __attribute__((warn_unused_result));
 int proto_get_quiesced(const void *payload, size_t len,

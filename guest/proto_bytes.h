@@ -14,9 +14,10 @@
 /* Sizes of payloads that both parts must know: the fixed part of each. */
 #define PROTO_ATTACH_SIZE 24u
 #define PROTO_QUIESCED_SIZE 28u
-#define PROTO_RESTORE_FIXED (20u + PROTO_ENTROPY_SIZE) /* then the host name   \
-                                                        */
-#define PROTO_RESTORED_FIXED 8u                        /* then the boot id */
+#define PROTO_RESTORE_FIXED                                                    \
+    (20u + PROTO_ENTROPY_SIZE)  /* then the host name                          \
+                                 */
+#define PROTO_RESTORED_FIXED 8u /* then the boot id */
 
 /* Little-endian, at any alignment. */
 void proto_put16(uint8_t *p, uint16_t value);

@@ -10,6 +10,51 @@
 #include "guest/proto.h"
 #include "guest/proto_bytes.h"
 
+/* ---- what may be said --------------------------------------------------- */
+
+bool proto_quiesce_is_sane(uint32_t flags)
+{
+    const uint32_t apart = PROTO_QUIESCE_KEEP | PROTO_QUIESCE_FREE_MEMORY;
+
+    return !(flags & ~PROTO_QUIESCE_FLAGS_KNOWN) && (flags & apart) != apart;
+}
+
+/* Ends within its field, too. */
+static bool is_hostname(const char name[PROTO_HOSTNAME_MAX])
+{
+    if (!memchr(name, '\0', PROTO_HOSTNAME_MAX))
+        return false;
+    for (; *name; name++) {
+        char c = *name;
+
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+              (c >= '0' && c <= '9') || c == '.' || c == '-'))
+            return false;
+    }
+    return true;
+}
+
+/* One flag, and nothing said that does not go with it. */
+bool proto_restore_is_sane(const struct proto_restore *m)
+{
+    static const uint8_t none[PROTO_ENTROPY_SIZE];
+    bool entropy = memcmp(m->entropy, none, sizeof(none)) != 0;
+
+    if (m->realtime_ns < 0 || !is_hostname(m->hostname))
+        return false;
+    switch (m->flags) {
+    case PROTO_RESTORE_FRESH:
+        return entropy && m->seed == 0;
+    case PROTO_RESTORE_PINNED:
+        return !entropy;
+    case PROTO_RESTORE_SAME:
+        return !entropy && m->seed == 0 && m->realtime_ns == 0 &&
+               m->hostname[0] == '\0';
+    default:
+        return false;
+    }
+}
+
 /* ---- encoding ----------------------------------------------------------- */
 
 void proto_put_attach(struct proto_writer *w, uint32_t id,
@@ -87,11 +132,9 @@ int proto_get_attach(const void *payload, size_t len,
 
 int proto_get_quiesce(const void *payload, size_t len, uint32_t *ret_flags)
 {
-    const uint32_t apart = PROTO_QUIESCE_KEEP | PROTO_QUIESCE_FREE_MEMORY;
     uint32_t flags;
 
-    if (proto_get_u32(payload, len, &flags) ||
-        (flags & ~PROTO_QUIESCE_FLAGS_KNOWN) || (flags & apart) == apart)
+    if (proto_get_u32(payload, len, &flags) || !proto_quiesce_is_sane(flags))
         return -EBADMSG;
     *ret_flags = flags;
     return 0;
@@ -116,39 +159,6 @@ int proto_get_quiesced(const void *payload, size_t len,
     return 0;
 }
 
-static bool is_hostname(const char *name)
-{
-    for (; *name; name++) {
-        char c = *name;
-
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-              (c >= '0' && c <= '9') || c == '.' || c == '-'))
-            return false;
-    }
-    return true;
-}
-
-/* One flag, and nothing said that does not go with it. */
-static bool restore_is_sane(const struct proto_restore *m)
-{
-    static const uint8_t none[PROTO_ENTROPY_SIZE];
-    bool entropy = memcmp(m->entropy, none, sizeof(none)) != 0;
-
-    if (m->realtime_ns < 0 || !is_hostname(m->hostname))
-        return false;
-    switch (m->flags) {
-    case PROTO_RESTORE_FRESH:
-        return entropy && m->seed == 0;
-    case PROTO_RESTORE_PINNED:
-        return !entropy;
-    case PROTO_RESTORE_SAME:
-        return !entropy && m->seed == 0 && m->realtime_ns == 0 &&
-               m->hostname[0] == '\0';
-    default:
-        return false;
-    }
-}
-
 int proto_get_restore(const void *payload, size_t len,
                       struct proto_restore *ret_m)
 {
@@ -164,7 +174,7 @@ int proto_get_restore(const void *payload, size_t len,
     if (proto_copy_text(p + PROTO_RESTORE_FIXED, p + len,
                         len - PROTO_RESTORE_FIXED, m.hostname,
                         sizeof(m.hostname)) ||
-        !restore_is_sane(&m))
+        !proto_restore_is_sane(&m))
         return -EBADMSG;
     *ret_m = m;
     return 0;

@@ -50,6 +50,7 @@ static int on_hello(struct agent_client *c, const uint8_t *payload, size_t len)
         return -EPROTO;
     }
     c->hello = true;
+    c->features = hello.features;
     if (c->ops.hello)
         c->ops.hello(c->arg, &hello);
     return 0;
@@ -207,6 +208,32 @@ static int on_file_done(struct agent_client *c, struct agent_handle *h,
     return 0;
 }
 
+static int on_quiesced(struct agent_client *c, const uint8_t *payload,
+                       size_t len)
+{
+    struct proto_quiesced m;
+
+    if (!c->quiescing || proto_get_quiesced(payload, len, &m))
+        return violation(c, "QUIESCED malformed or not asked for", 0);
+    c->quiescing = false;
+    if (c->ops.quiesced)
+        c->ops.quiesced(c->arg, &m);
+    return 0;
+}
+
+static int on_restored(struct agent_client *c, const uint8_t *payload,
+                       size_t len)
+{
+    struct proto_restored m;
+
+    if (!c->restoring || proto_get_restored(payload, len, &m))
+        return violation(c, "RESTORED malformed or not asked for", 0);
+    c->restoring = false;
+    if (c->ops.restored)
+        c->ops.restored(c->arg, &m);
+    return 0;
+}
+
 static int on_exec_frame(struct agent_client *c, struct agent_handle *h,
                          const struct proto_header *header,
                          const uint8_t *payload)
@@ -237,6 +264,10 @@ static int on_frame(struct agent_client *c, const struct proto_header *header,
         return on_hello(c, payload, header->length);
     if (!c->hello)
         return violation(c, "the first frame is not HELLO", 0);
+    if (header->type == PROTO_QUIESCED)
+        return on_quiesced(c, payload, header->length);
+    if (header->type == PROTO_RESTORED)
+        return on_restored(c, payload, header->length);
     h = agent_handle_find(c, header->id);
     if (!h)
         return violation(c, "a frame for a handle that is not live",

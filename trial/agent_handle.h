@@ -55,7 +55,10 @@ struct agent_client {
     struct agent_client_ops ops;
     void *arg;
     bool hello;
-    int error; /* final result of process; 0: alive */
+    uint32_t features; /* as HELLO said */
+    bool quiescing;    /* QUIESCE was sent and not answered yet */
+    bool restoring;    /* RESTORE, the same */
+    int error;         /* final result of process; 0: alive */
     uint32_t last_id;
     uint8_t *out; /* owned: bytes [out_head, out_used) are to be sent */
     size_t out_size, out_head, out_used;

@@ -138,8 +138,10 @@ static int make_exec_open(const struct agent_exec_request *request,
     memset(m, 0, sizeof(*m));
     if (request->tty)
         m->flags |= PROTO_EXEC_TTY;
-    if (request->open_stdin)
+    if (request->open_stdin || request->warm)
         m->flags |= PROTO_EXEC_STDIN;
+    if (request->warm)
+        m->flags |= PROTO_EXEC_WARM;
     if (request->allow_new_privs)
         m->flags |= PROTO_EXEC_NEW_PRIVS;
     if (request->pids_note)
@@ -203,16 +205,100 @@ int agent_client_exec(struct agent_client *client,
         ret = measure(request->env, PROTO_ENV_MAX, PROTO_ENV_BYTES_MAX, &env);
     if (ret)
         return ret;
-    if (argv.count == 0 || check_env(request->env))
+    if (argv.count == 0 || check_env(request->env) ||
+        (request->warm && request->tty))
         return -EINVAL;
+    if (request->warm && !(client->features & PROTO_FEATURE_SNAPSHOT))
+        return -EOPNOTSUPP;
     ret = make_exec_open(request, &argv, &env, &m);
     if (ret == 0)
         ret = send_exec(client, h->id, &m, &argv, &env);
     if (ret)
         return ret;
-    h->feeds = request->open_stdin;
+    h->feeds = request->open_stdin || request->warm;
     h->credit = PROTO_WINDOW;
     activate(client, h, AGENT_EXEC, ret_id);
+    return 0;
+}
+
+/* ---- around a freeze ---------------------------------------------------- */
+
+/* As usable, for what an agent of the past does not know. */
+static int usable_for_snapshots(const struct agent_client *c)
+{
+    int ret = usable(c);
+
+    if (ret == 0 && !(c->features & PROTO_FEATURE_SNAPSHOT))
+        ret = -EOPNOTSUPP;
+    return ret;
+}
+
+int agent_client_attach(struct agent_client *client,
+                        const struct agent_attach_request *request,
+                        uint32_t *ret_id)
+{
+    const struct proto_attach m = {
+        .flags = request->pids_note ? PROTO_EXEC_NOTE_PIDS : 0,
+        .pids_max = request->pids_max,
+        .timeout_ms = request->timeout_ms,
+        .memory_max = request->memory_max,
+    };
+    struct agent_handle *h;
+    struct proto_writer w;
+    int ret = usable_for_snapshots(client);
+
+    if (ret == 0)
+        ret = new_handle(client, &h);
+    if (ret == 0)
+        ret = agent_out_reserve(client, PROTO_HEADER_SIZE + sizeof(m), &w);
+    if (ret)
+        return ret;
+    proto_put_attach(&w, h->id, &m);
+    agent_out_commit(client, &w);
+    h->feeds = true;
+    h->credit = PROTO_WINDOW;
+    activate(client, h, AGENT_EXEC, ret_id);
+    return 0;
+}
+
+int agent_client_quiesce(struct agent_client *client, uint32_t flags)
+{
+    struct proto_writer w;
+    int ret = usable_for_snapshots(client);
+
+    if (ret)
+        return ret;
+    if (!proto_quiesce_is_sane(flags))
+        return -EINVAL;
+    if (client->quiescing)
+        return -EBUSY;
+    ret = agent_out_reserve(client, PROTO_HEADER_SIZE + 4, &w);
+    if (ret)
+        return ret;
+    proto_put_u32(&w, PROTO_QUIESCE, 0, flags);
+    agent_out_commit(client, &w);
+    client->quiescing = true;
+    return 0;
+}
+
+int agent_client_restore(struct agent_client *client,
+                         const struct proto_restore *request)
+{
+    struct proto_writer w;
+    int ret = usable_for_snapshots(client);
+
+    if (ret)
+        return ret;
+    if (!proto_restore_is_sane(request))
+        return -EINVAL;
+    if (client->restoring)
+        return -EBUSY;
+    ret = agent_out_reserve(client, PROTO_HEADER_SIZE + sizeof(*request), &w);
+    if (ret)
+        return ret;
+    proto_put_restore(&w, request);
+    agent_out_commit(client, &w);
+    client->restoring = true;
     return 0;
 }
 
