@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The file format of an overlay, and which clusters it holds.
- *
- *   0            header page: magic "MSBXCOW1", u32 version, u32 cluster size,
- *                u64 disk size, u64 data start; the rest zero; little-endian
- *   4096         bitmap: bit i % 8 of byte i / 8 is set if cluster i is here
- *   data start   (next multiple of the cluster size) cluster i at + i * 64 KiB
- *
- * The file has its full length from the start and is sparse. Of an absent
- * cluster nothing is ever read, so its bytes in the file may be anything.
+ * Which clusters an overlay holds: header and bitmap of its file, whose layout
+ * is base/cow_format.h's. Of an absent cluster nothing is ever read, so its
+ * bytes in the file may be anything.
  *
  * Parser of an untrusted file: everything is checked against the size of the
  * base before it is used, and the base alone decides how much is allocated.
@@ -21,10 +15,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define COW_MAP_HEADER_SIZE 4096u
-#define COW_MAP_VERSION 1u
-/* Largest disk: its bitmap is 32 MiB. */
-#define COW_MAP_DISK_MAX ((uint64_t)16 << 40)
+#include "base/cow_format.h"
+
+#define COW_MAP_HEADER_SIZE COW_FORMAT_HEADER_SIZE
+#define COW_MAP_DISK_MAX COW_FORMAT_DISK_MAX
 
 struct cow_map {
     uint8_t *bits; /* owned */

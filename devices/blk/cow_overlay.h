@@ -16,9 +16,10 @@
 #ifndef MICROSBX_DEVICES_BLK_COW_OVERLAY_H
 #define MICROSBX_DEVICES_BLK_COW_OVERLAY_H
 
+#include "base/cow_format.h"
 #include "devices/blk/block_backend.h"
 
-#define COW_CLUSTER_SIZE 65536u
+#define COW_CLUSTER_SIZE COW_FORMAT_CLUSTER
 
 struct cow_overlay_options {
     uint64_t limit; /* bytes of clusters it may hold; 0: no limit */
