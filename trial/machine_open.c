@@ -21,6 +21,8 @@
 #include "base/io.h"
 #include "base/num.h"
 #include "base/units.h"
+#include "trial/machine_parts.h"
+#include "trial/snapshot.h"
 
 #define SECTOR 512
 #define VSOCK_BACKLOG 128
@@ -116,7 +118,7 @@ static int lock_disk(int fd, const char *path, bool writable, struct failure *f)
 }
 
 /* An unlinked file for the changed clusters, or memory. */
-static int open_overlay(bool in_memory, int *ret_fd, struct failure *f)
+int machine_open_overlay(bool in_memory, int *ret_fd, struct failure *f)
 {
     const char *dir = getenv("TMPDIR");
     char path[4096];
@@ -171,7 +173,7 @@ static int add_disk(struct machine *m, const struct machine_spec *spec,
     if (ret == 0)
         ret = lock_disk(fd, path, mode == VM_DISK_RW, f);
     if (ret == 0 && mode == VM_DISK_COW)
-        ret = open_overlay(spec->overlay_in_memory, &disk->overlay_fd, f);
+        ret = machine_open_overlay(spec->overlay_in_memory, &disk->overlay_fd, f);
     m->disk_paths[c->disk_count] = strdup(path);
     if (ret == 0 && !m->disk_paths[c->disk_count])
         ret = fail_disk(path, "out of memory", NULL, -ENOMEM, f);
@@ -239,7 +241,7 @@ static int fail_vsock(const char *path, const char *why, const char *remedy,
     return -EINVAL;
 }
 
-static int open_vsock(struct machine *m, const char *path, struct failure *f)
+int machine_open_vsock(struct machine *m, const char *path, struct failure *f)
 {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     int fd;
@@ -317,7 +319,7 @@ static int check_cpus(uint64_t count, struct failure *f)
     return -EINVAL;
 }
 
-static int open_kvm(int *ret_fd, struct failure *f)
+int machine_open_kvm(int *ret_fd, struct failure *f)
 {
     int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
@@ -446,9 +448,9 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     if (ret == 0)
         ret = open_disks(m, spec, f);
     if (ret == 0 && spec->vsock_path)
-        ret = open_vsock(m, spec->vsock_path, f);
+        ret = machine_open_vsock(m, spec->vsock_path, f);
     if (ret == 0)
-        ret = open_kvm(&m->config.kvm_fd, f);
+        ret = machine_open_kvm(&m->config.kvm_fd, f);
     if (ret != 0) {
         machine_close(m);
         return ret;
@@ -490,6 +492,7 @@ struct monitor_names machine_names(const struct machine *machine)
         .kernel = machine->kernel_path,
         .initrd = machine->initrd_path,
         .disks = (const char *const *)machine->disk_paths,
+        .snapshot = machine->snapshot ? machine->snapshot->dir : NULL,
     };
 }
 

@@ -19,6 +19,8 @@
 #define MACHINE_DISK_LIMIT_DEFAULT ((uint64_t)1 << 30)
 #define MACHINE_GUEST_CID 3u
 
+struct snapshot;
+
 enum machine_platform {
     MACHINE_PLATFORM_AUTO, /* device tree for an ELF kernel, else ACPI */
     MACHINE_PLATFORM_ACPI,
@@ -59,6 +61,7 @@ struct machine {
     char *disk_paths[VM_DISKS_MAX];
     char *vsock_path; /* a socket we made there and remove; or NULL */
     uint64_t guest_cid;
+    const struct snapshot *snapshot; /* borrowed: restored from it; or NULL */
 };
 
 void machine_spec_init(struct machine_spec *spec);
@@ -82,6 +85,16 @@ int machine_spec_add_disk(struct machine_spec *spec, const char *text,
  */
 int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
                  struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * The same for a machine that is restored: what it is comes from the snapshot
+ * (borrowed while the machine lives, its descriptors duplicated); of spec only
+ * overlay_in_memory, disk_limit (0: the snapshot's) and vsock_path count.
+ */
+int machine_restore(const struct machine_spec *spec,
+                    const struct snapshot *snapshot,
+                    struct machine *ret_machine, struct failure *f)
+    __attribute__((warn_unused_result));
 
 /* Gives it a vsock device, if it has none yet. Before monitor_build. */
 void machine_add_vsock(struct machine *machine);
