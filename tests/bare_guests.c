@@ -29,12 +29,17 @@ __asm__(".include \"tests/vm/bare/guests.S\"");
     X(triple_fault) \
     X(panic) \
     X(crash_loaded) \
+    X(exit_zero) \
+    X(exit_seven) \
+    X(exit_large) \
     X(fetch_nowhere) \
     X(spin) \
     X(halt) \
     X(port_storm) \
     X(notify_storm) \
     X(console_storm) \
+    X(console_lines) \
+    X(console_flood) \
     X(empty_slot) \
     X(first_slot) \
     X(nowhere) \

@@ -249,6 +249,10 @@ static int add_platform(struct device_set *set, int vm_fd,
     if (ret == 0)
         ret = bus_add(&set->pio, KEYBOARD_PORT_COMMAND, 1,
                       &keyboard_port_bus_ops, &set->control);
+    set->debug_exit = hooks->debug_exit;
+    if (ret == 0 && config->debug_exit)
+        ret = bus_add(&set->pio, DEBUG_EXIT_PORT, DEBUG_EXIT_PORTS,
+                      &debug_exit_bus_ops, &set->debug_exit);
     return ret < 0 ? ret : add_serial(set, vm_fd, config);
 }
 

@@ -17,6 +17,7 @@
 
 #include "devices/bus.h"
 #include "devices/control/control_page.h"
+#include "devices/control/debug_exit.h"
 #include "devices/evloop.h"
 #include "devices/serial/serial8250.h"
 #include "devices/virtio/virtio_mmio.h"
@@ -27,8 +28,9 @@
 
 /* What the guest's devices ask of the rest of the monitor; borrowed. */
 struct device_hooks {
-    struct control_page control; /* power-off, reset, panic */
-    struct vsock_dialer dialer;  /* dial == NULL: no connections out */
+    struct control_page control;  /* power-off, reset, panic */
+    struct debug_exit debug_exit; /* where config.debug_exit wants it */
+    struct vsock_dialer dialer;   /* dial == NULL: no connections out */
 };
 
 /* A queue's ioeventfd, watched by the event loop. */
@@ -50,6 +52,7 @@ struct device_set {
     struct bus pio;
     struct bus mmio;
     struct control_page control;
+    struct debug_exit debug_exit;
     struct serial8250 *serial;
     struct gsi_line serial_line;
     struct virtio_slot slots[MAP_VIRTIO_SLOTS];

@@ -82,9 +82,12 @@ void machine_stats(struct machine *m, struct monitor_stats *ret_stats)
 
 void machine_exit_info(struct machine *m, struct monitor_exit *ret_exit)
 {
+    bool debug = m->ending.reason == MONITOR_EXIT_DEBUG;
+
     *ret_exit = (struct monitor_exit){
         .reason = m->ending.reason,
-        .error = m->ending.error,
+        .error = debug ? 0 : m->ending.error,
+        .status = debug ? (uint32_t)m->ending.error : 0,
     };
     memcpy(ret_exit->text, m->ending.text, sizeof(ret_exit->text));
     machine_stats(m, &ret_exit->stats);

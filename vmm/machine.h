@@ -50,7 +50,8 @@ int machine_start(struct machine *m) __attribute__((warn_unused_result));
 void machine_run(struct machine *m);
 
 /*
- * Ends the machine: the first caller's reason is the one that counts. text is
+ * Ends the machine: the first caller's reason is the one that counts. error is
+ * a negative errno, 0, or for MONITOR_EXIT_DEBUG the guest's status. text is
  * borrowed for the call. Any thread; does not wait.
  */
 void machine_end(struct machine *m, enum monitor_exit_reason reason, int error,

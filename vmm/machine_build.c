@@ -62,6 +62,11 @@ static void control_event(void *ctx, enum control_event event)
     }
 }
 
+static void debug_exited(void *ctx, uint32_t status)
+{
+    machine_end(ctx, MONITOR_EXIT_DEBUG, (int)status, "");
+}
+
 /* ---- building ---- */
 
 static int check_kvm(const struct machine *m, struct monitor_error *ret_error)
@@ -220,6 +225,7 @@ static int create_devices(struct machine *m, struct vsock_dialer dialer,
 {
     const struct device_hooks hooks = {
         .control = {.event = control_event, .ctx = m},
+        .debug_exit = {.exited = debug_exited, .ctx = m},
         .dialer = dialer,
     };
     int ret = device_set_init(&m->devices, m->vm_fd, &m->memory.guest,

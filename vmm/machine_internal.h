@@ -19,7 +19,7 @@ struct machine_ending {
     pthread_mutex_t lock;
     bool set;
     enum monitor_exit_reason reason;
-    int error;
+    int error; /* or the guest's status, see machine_end */
     char text[MONITOR_TEXT_MAX + 1];
 };
 

@@ -58,6 +58,11 @@ static const struct bare_test tests[] = {
      "triple fault", 0, 0},
     {"panic", "P", MONITOR_EXIT_PANIC, ACT_WAIT, 1, 32, NULL, 0, 0},
     {"crash_loaded", "c", MONITOR_EXIT_POWER_OFF, ACT_WAIT, 1, 32, NULL, 0, 0},
+    {"exit_zero", "z", MONITOR_EXIT_DEBUG, ACT_WAIT, 1, 32, NULL, 0, 0},
+    {"exit_seven", "7", MONITOR_EXIT_DEBUG, ACT_WAIT, 1, 32, NULL, 0, 0},
+    {"exit_large", "l", MONITOR_EXIT_DEBUG, ACT_WAIT, 2, 32, NULL, 0, 0},
+    /* A machine that was not given the port. */
+    {"exit_seven", "7", MONITOR_EXIT_POWER_OFF, ACT_WAIT, 1, 32, NULL, 1, 0},
     {"fetch_nowhere", "", MONITOR_EXIT_EMULATION, ACT_WAIT, 1, 32,
      "rip 0xd1000000", 0, 0},
     {"spin", "s", MONITOR_EXIT_STOPPED, ACT_STOP, 1, 32, NULL, 0, 0},
@@ -72,6 +77,16 @@ static const struct bare_test tests[] = {
     {"odd_accesses", "o", MONITOR_EXIT_POWER_OFF, ACT_WAIT, 1, 32, NULL, 1, 1},
     {"cpuid", "i", MONITOR_EXIT_POWER_OFF, ACT_WAIT, 1, 32, NULL, 0, 0},
     {"two_cpus", "1", MONITOR_EXIT_POWER_OFF, ACT_WAIT, 2, 32, NULL, 0, 0},
+};
+
+/* What these guests write to the debug-exit port. */
+static const struct {
+    const char *guest;
+    uint32_t status;
+} statuses[] = {
+    {"exit_zero", 0},
+    {"exit_seven", 7},
+    {"exit_large", 0x12345600},
 };
 
 /* One running test. */
@@ -105,6 +120,7 @@ static int run_build(struct run *r)
     config.cpu_count = r->test->cpus;
     config.kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
     config.kernel_fd = bare_guest_open(r->test->guest);
+    config.debug_exit = r->test->reason == MONITOR_EXIT_DEBUG;
     if (config.kernel_fd < 0 || pipe2(pipe_fds, O_CLOEXEC) < 0)
         return fail(r, "guest or pipe", config.kernel_fd);
     r->console = pipe_fds[0];
@@ -238,6 +254,17 @@ static int check_stats(struct run *r)
     return 0;
 }
 
+static int check_status(struct run *r)
+{
+    uint32_t want = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(statuses); i++)
+        if (r->exit.reason == MONITOR_EXIT_DEBUG &&
+            strcmp(statuses[i].guest, r->test->guest) == 0)
+            want = statuses[i].status;
+    return r->exit.status == want ? 0 : fail(r, "another status", 0);
+}
+
 static int check(struct run *r)
 {
     const struct bare_test *t = r->test;
@@ -254,6 +281,8 @@ static int check(struct run *r)
         return fail(r, "the console says something else", 0);
     if (t->text && !strstr(r->exit.text, t->text))
         return fail(r, r->exit.text, 0);
+    if (check_status(r) < 0)
+        return -1;
     return check_stats(r);
 }
 

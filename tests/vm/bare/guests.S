@@ -14,6 +14,7 @@
     .set SERIAL, 0x3f8
     .set CONTROL, 0xd0010000
     .set PANIC, CONTROL + 0x1000
+    .set DEBUG_EXIT, 0xf4
     .set SLOT_15, 0xd000f000
     .set NOTIFY, 0x50
     .set NOWHERE, 0xd1000000
@@ -94,6 +95,31 @@ GUEST crash_loaded
     POWER_OFF
 END_GUEST crash_loaded
 
+/* The debug-exit port, if the machine has it; else power-off. */
+GUEST exit_zero
+    PUT 'z'
+    xorl %eax, %eax
+    outb %al, $DEBUG_EXIT
+    POWER_OFF
+END_GUEST exit_zero
+
+GUEST exit_seven
+    PUT '7'
+    movb $7, %al
+    outb %al, $DEBUG_EXIT
+    POWER_OFF
+END_GUEST exit_seven
+
+/* All 32 bits; first a write that is no status: not to the first port. */
+GUEST exit_large
+    PUT 'l'
+    movb $1, %al
+    outb %al, $(DEBUG_EXIT + 1)
+    movl $0x12345600, %eax
+    outl %eax, $DEBUG_EXIT
+    POWER_OFF
+END_GUEST exit_large
+
 /* Instructions fetched from where there is no memory. */
 GUEST fetch_nowhere
     movl $NOWHERE, %eax
@@ -138,6 +164,33 @@ GUEST console_storm
 1:  outb %al, %dx
     jmp 1b
 END_GUEST console_storm
+
+/* Lines to the console, 16 bytes whenever its port is ready, then the end. */
+    .macro PUT_LINES count
+    movl $\count, %ebx
+    cld
+1:  movl $(SERIAL + 5), %edx
+    inb %dx, %al
+    testb $0x20, %al
+    jz 1b
+    movl $SERIAL, %edx
+    leaq 2f(%rip), %rsi
+    movl $16, %ecx
+    rep outsb
+    decl %ebx
+    jnz 1b
+    POWER_OFF
+2:  .ascii "a line of bytes\n"
+    .endm
+
+GUEST console_lines
+    PUT_LINES 6250
+END_GUEST console_lines
+
+/* More than socket, pipe and buffers hold when nobody reads. */
+GUEST console_flood
+    PUT_LINES 37500
+END_GUEST console_flood
 
 /* ---- devices ---- */
 
