@@ -114,7 +114,7 @@ static void show_progress(void *ctx, const char *phase)
     (void)ctx;
     if (!strcmp(phase, "boot"))
         fputs("booting the machine ...", stderr);
-    else if (!strcmp(phase, "put"))
+    else if (!strcmp(phase, "put") || !strcmp(phase, "run"))
         fputs("\r\033[K", stderr);
     fflush(stderr);
 }
@@ -133,11 +133,13 @@ static int prepare(struct run *run, struct failure *f)
         ret = machine_options_read(&run->options, &run->machine_spec, f);
     if (ret != 0)
         return ret;
+    run->machine_spec.debug_exit = s->no_agent;
     ret = machine_open(&run->machine_spec, &run->machine, f);
     run->opened = ret == 0;
     if (ret == 0 && run->machine.has_image)
         ret = run_options_add_image(&run->opts, &run->machine.image, f);
-    if (ret == 0)
+    /* Tiny guests run on a KVM that interprets guest kernels, too. */
+    if (ret == 0 && !s->no_agent)
         ret = fitness_require(run->machine.config.kvm_fd, f);
     if (ret == 0 && s->tty) {
         console_init(&run->console, STDIN_FILENO);
@@ -219,13 +221,20 @@ static void report(const struct run *run)
                 outcome_name(r->outcome.kind), r->outcome.cause ? ": " : "",
                 r->outcome.cause ? r->outcome.cause : "",
                 r->outcome.by_host ? "host" : "guest");
-    if (dropped > 0)
+    if (dropped > 0 && run->opts.spec.no_agent && !r->hit_output)
+        fprintf(stderr,
+                "microsbx run: the guest's console lost %" PRIu64 " bytes: it "
+                "sent them although its port was not ready\n",
+                dropped);
+    else if (dropped > 0)
         fprintf(stderr,
                 "microsbx run: output beyond --output-limit was dropped "
                 "(%" PRIu64 " bytes)\n",
                 dropped);
-    if (r->outcome.kind == OUTCOME_INFRA_NEVER_RAN ||
-        r->outcome.kind == OUTCOME_GUEST_PANIC)
+    /* Without an agent the console has been the output already. */
+    if ((r->outcome.kind == OUTCOME_INFRA_NEVER_RAN ||
+         r->outcome.kind == OUTCOME_GUEST_PANIC) &&
+        !run->opts.spec.no_agent)
         show_console(r);
 }
 
@@ -297,17 +306,19 @@ static int run_main(const struct verb *verb, int argc, char **argv)
 
 const struct verb VERB_RUN = {
     .name = "run",
-    .synopsis = "[MACHINE OPTIONS] [TRIAL OPTIONS] -- COMMAND [ARG...]",
+    .synopsis = "[MACHINE OPTIONS] [TRIAL OPTIONS] [-- COMMAND [ARG...]]",
     .summary = "Run one command in a fresh machine and report its outcome.",
     .description =
         "Boots a machine of its own, waits for its agent, runs the command as "
         "an unprivileged user, passes its output and exit status on, and "
-        "leaves nothing behind. The monitor process is not confined further "
-        "in this version (jail: none).",
+        "leaves nothing behind. With --no-agent the guest itself is the trial. "
+        "The monitor process is not confined further in this version (jail: "
+        "none).",
     .example =
         "  microsbx run --image python -- python3 -c 'print(6 * 7)'\n"
         "  microsbx run --image python --put model.npz:/tmp/m.npz \\\n"
-        "      --timeout 30s --json result.json -- python3 -c 'import numpy'\n",
+        "      --timeout 30s --json result.json -- python3 -c 'import numpy'\n"
+        "  microsbx run --kernel unikernel.elf --no-agent --timeout 5s\n",
     .groups = {&MACHINE_OPTIONS, &TRIAL_OPTIONS, NULL},
     .takes_command = true,
     .main = run_main,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/num.h"
 
 #define ENV_FILE_MAX (256u * 1024u)
 
@@ -50,6 +51,12 @@ static const struct option_spec SPECS[] = {
      "Write what happens, as it happens, one JSON object a line."},
     {"exit-code", 0, "json", false,
      "Exit with 0 once the JSON is written, whatever the command did."},
+    {"no-agent", 0, NULL, false,
+     "The guest itself (a test kernel, a unikernel: --kernel) is the trial, "
+     "without COMMAND. Its console is the output; power-off is status 0; a "
+     "value written to port 0xf4 (1, 2 or 4 bytes) is the status, above 255 "
+     "as 255. That is QEMU's isa-debug-exit, but for QEMU's (value << 1) | 1. "
+     "Any KVM will do: this host need not be fit for Linux guests."},
     {NULL, 0, NULL, false, NULL},
 };
 
@@ -303,6 +310,34 @@ static int read_command(const struct options *options, struct run_options *run,
     return 0;
 }
 
+/* Without an agent nobody would do what these ask for. */
+static int check_no_agent(const struct options *options, struct failure *f)
+{
+    static const char *const AGENTS[] = {
+        "image", "env",         "env-file",      "workdir",
+        "user",  "interactive", "tty",           "put",
+        "get",   "pids-limit",  "ready-timeout",
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(AGENTS); i++) {
+        if (!options_has(options, AGENTS[i]))
+            continue;
+        failure_set(f, "usage", AGENTS[i], "leave out one of the two",
+                    "option --%s needs the guest's agent, and --no-agent is "
+                    "given",
+                    AGENTS[i]);
+        return -EINVAL;
+    }
+    if (options->positional_count == 0)
+        return 0;
+    failure_set(f, "usage", options->positional[0],
+                "leave out the command, or --no-agent",
+                "with --no-agent the guest itself is what runs, but there is "
+                "a command: '%s'",
+                options->positional[0]);
+    return -EINVAL;
+}
+
 static int read_result_options(const struct options *options,
                                struct run_options *run, struct failure *f)
 {
@@ -332,7 +367,9 @@ int run_options_read(const struct options *options, struct run_options *ret,
     s->out = (struct trial_sink){.fd = -1};
     s->err = (struct trial_sink){.fd = -1};
     s->signal_fd = -1;
-    error = read_command(options, ret, f);
+    s->no_agent = options_has(options, "no-agent");
+    error = s->no_agent ? check_no_agent(options, f)
+                        : read_command(options, ret, f);
     if (error == 0)
         error = read_env(options, ret, f);
     if (error == 0)

@@ -458,6 +458,7 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     m->config.memory_bytes = spec->memory_bytes;
     m->config.cpu_count = (uint32_t)spec->cpu_count;
     m->config.platform = choose_platform(spec, m->config.kernel_fd);
+    m->config.debug_exit = spec->debug_exit;
     m->guest_cid = spec->guest_cid;
     if (spec->vsock_path)
         machine_add_vsock(m);

@@ -47,6 +47,7 @@ struct machine_spec {
     uint64_t disk_limit; /* bytes an overlay may hold */
     char *vsock_path;    /* or NULL */
     uint64_t guest_cid;  /* 3 or more; private to the machine */
+    bool debug_exit;     /* has the debug-exit port: no agent will speak */
     unsigned disk_count;
     struct disk_spec disks[VM_DISKS_MAX];
 };

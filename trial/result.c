@@ -175,7 +175,9 @@ static json_t *limits_object(const struct trial_spec *spec,
     json_object_set_new(o, "output",
                         json_integer((json_int_t)spec->output_limit));
     json_object_set_new(o, "disk", json_integer((json_int_t)m->disk_limit));
-    json_object_set_new(o, "pids", json_integer(spec->pids_limit));
+    json_object_set_new(o, "pids",
+                        spec->no_agent ? json_null()
+                                       : json_integer(spec->pids_limit));
     json_object_set_new(o, "memory", json_integer((json_int_t)m->memory_bytes));
     json_object_set_new(o, "cpus", json_integer((json_int_t)m->cpu_count));
     return o;
@@ -183,7 +185,7 @@ static json_t *limits_object(const struct trial_spec *spec,
 
 static json_t *command_list(const struct trial_spec *spec)
 {
-    json_t *list = json_array();
+    json_t *list = spec->no_agent ? json_null() : json_array();
 
     for (size_t i = 0; spec->argv && spec->argv[i]; i++)
         json_array_append_new(list, text(spec->argv[i]));
@@ -291,7 +293,9 @@ char *result_to_json(const struct trial_result *r,
                         json_pack("{s:b, s:b}", "stdout", r->out.dropped > 0,
                                   "stderr", r->err.dropped > 0));
     json_object_set_new(o, "stdout", stream_object(&r->out, &spec->out));
-    json_object_set_new(o, "stderr", stream_object(&r->err, &spec->err));
+    json_object_set_new(o, "stderr",
+                        spec->no_agent ? json_null()
+                                       : stream_object(&r->err, &spec->err));
     json_object_set_new(o, "files", files_list(r, spec));
     json_object_set_new(o, "started_at", started_at(r->started_at));
     json_object_set_new(o, "time", time_object(r));

@@ -70,6 +70,45 @@ void runner_fail(struct runner *r, const char *cause, const char *object,
     runner_event(r, "failed", cause);
 }
 
+void runner_enter_phase(struct runner *r, enum runner_phase phase,
+                        const char *name)
+{
+    r->phase = phase;
+    r->file_index = 0;
+    runner_event(r, "phase", name);
+    if (r->spec->progress)
+        r->spec->progress(r->spec->progress_ctx, name);
+}
+
+void runner_begin_workload(struct runner *r)
+{
+    const struct trial_spec *s = r->spec;
+
+    r->facts->workload_may_run = true;
+    r->result->exec_ns = io_now_ns();
+    if (s->timeout_ms > 0)
+        r->deadline_ns = r->result->exec_ns + s->timeout_ms * MS;
+    if (s->cpu_time_ms > 0 || s->disk_ends)
+        r->stats_at_ns = r->result->exec_ns;
+}
+
+size_t runner_add_output(struct runner *r, struct output *o, const void *bytes,
+                         size_t len)
+{
+    size_t disposed = output_add(o, bytes, len);
+
+    if (o->dropped > 0 && o->accepted >= o->limit && !r->result->hit_output) {
+        r->result->hit_output = true;
+        runner_event(r, "limit", "output");
+        if (r->spec->output_ends && r->phase == RUNNER_EXEC) {
+            r->facts->ended_by = LIMIT_OUTPUT;
+            r->facts->limit_by_host = true;
+            r->phase = RUNNER_OVER;
+        }
+    }
+    return disposed;
+}
+
 static void cancel(struct runner *r, const char *cause, const char *message)
 {
     r->facts->cancelled = true;
@@ -121,28 +160,6 @@ static void on_output_ready(struct runner *r, struct output *o, uint32_t stream,
                     "check where the output goes",
                     "cannot write the workload's output to %s: %s",
                     sink->file ? sink->file : name, strerror((int)-n));
-}
-
-/* Keeps the end of what the guest's console said, for people. */
-static void on_console(struct runner *r)
-{
-    uint8_t buf[1024];
-    ssize_t n = read(r->console_fd, buf, sizeof(buf));
-    struct trial_result *t = r->result;
-    size_t drop;
-
-    if (n <= 0) {
-        if (n == 0 || (errno != EAGAIN && errno != EINTR))
-            io_close(&r->console_fd);
-        return;
-    }
-    drop = t->console_len + (size_t)n > TRIAL_CONSOLE_TAIL
-               ? t->console_len + (size_t)n - TRIAL_CONSOLE_TAIL
-               : 0;
-    memmove(t->console, t->console + drop, t->console_len - drop);
-    t->console_len -= drop;
-    memcpy(t->console + t->console_len, buf, (size_t)n);
-    t->console_len += (size_t)n;
 }
 
 /* The agent is lost, and no reason came from the monitor: it is the agent. */
@@ -264,7 +281,8 @@ static void fill_polls(const struct runner *r, struct pollfd *polls)
     polls[SOURCE_STDERR] = (struct pollfd){
         sink_fd(&r->err, &s->err), output_pending(&r->err) ? POLLOUT : 0, 0};
     polls[SOURCE_SIGNAL] = (struct pollfd){s->signal_fd, POLLIN, 0};
-    polls[SOURCE_CONSOLE] = (struct pollfd){r->console_fd, POLLIN, 0};
+    polls[SOURCE_CONSOLE] = (struct pollfd){
+        runner_console_wanted(r) ? r->console_fd : -1, POLLIN, 0};
 }
 
 static void on_agent(struct runner *r, short revents)
@@ -289,7 +307,7 @@ static void dispatch(struct runner *r, const struct pollfd *polls)
     if (polls[SOURCE_SIGNAL].revents)
         on_signal(r);
     if (polls[SOURCE_CONSOLE].revents)
-        on_console(r);
+        (void)runner_on_console(r);
     if (polls[SOURCE_AGENT].revents && r->phase != RUNNER_OVER)
         on_agent(r, polls[SOURCE_AGENT].revents);
     if (polls[SOURCE_MONITOR].revents)
@@ -360,6 +378,7 @@ static void drain_output(struct runner *r)
 {
     struct pollfd p[3];
 
+    runner_drain_console(r);
     while ((output_pending(&r->out) || output_pending(&r->err)) &&
            !r->facts->cancelled && !r->facts->host_failed) {
         p[0] = (struct pollfd){output_pending(&r->out) ? r->spec->out.fd : -1,
@@ -375,19 +394,8 @@ static void drain_output(struct runner *r)
             on_output_ready(r, &r->out, PROTO_STDOUT, &r->spec->out);
         if (p[1].revents)
             on_output_ready(r, &r->err, PROTO_STDERR, &r->spec->err);
+        runner_drain_console(r);
     }
-}
-
-static int open_console(struct runner *r)
-{
-    int pair[2];
-
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
-                   pair) != 0)
-        return -errno;
-    r->console_fd = pair[0];
-    r->machine->config.console_out_fd = pair[1];
-    return 0;
 }
 
 /* Everything up to the guest's first instruction. */
@@ -400,7 +408,7 @@ static int prepare(struct runner *r)
     if (ret == 0)
         ret = output_init(&r->err, &r->spec->err, r->spec->output_limit);
     if (ret == 0)
-        ret = open_console(r);
+        ret = runner_open_console(r);
     if (ret != 0) {
         failure_set(f, "host", "memory", NULL, "cannot prepare the trial: %s",
                     strerror(-ret));
@@ -408,7 +416,8 @@ static int prepare(struct runner *r)
     }
     for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
         r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
-    machine_add_vsock(r->machine);
+    if (!r->spec->no_agent)
+        machine_add_vsock(r->machine);
     ret = monitor_spawn(&r->monitor, f);
     if (ret == 0)
         ret = monitor_build(r->monitor, &r->machine->config, &names, f);
@@ -457,10 +466,12 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     r.ready_deadline_ns = ret_result->started_ns + spec->ready_ms * MS;
     if (host_is_emulated())
         r.nudge_at_ns = ret_result->started_ns + MONITOR_NUDGE_MS * MS;
-    runner_event(&r, "phase", "boot");
-    if (spec->progress)
-        spec->progress(spec->progress_ctx, "boot");
+    runner_enter_phase(&r, RUNNER_CONNECT, "boot");
     if (prepare(&r) == 0) {
+        if (spec->no_agent) {
+            runner_begin_workload(&r);
+            runner_enter_phase(&r, RUNNER_EXEC, "run");
+        }
         loop_until_over(&r);
         stop_machine(&r);
         runner_drop_file(&r);
@@ -469,6 +480,8 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     if (r.out.digest && r.err.digest) {
         output_result(&r.out, &ret_result->out);
         output_result(&r.err, &ret_result->err);
+        if (spec->no_agent && ret_result->has_stats)
+            ret_result->out.dropped += ret_result->stats.console_dropped;
     }
     runner_fini(&r);
     ret_result->end_ns = io_now_ns();

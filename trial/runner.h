@@ -3,9 +3,10 @@
  * The inside of trial_run: one poll loop over the monitor, the agent, the
  * user's streams, signals and the clock. Private to trial/.
  *
- * runner.c       the loop, its phases and its end
+ * runner.c         the loop, its phases and its end
  * runner_monitor.c what the monitor's events mean
- * runner_agent.c what the agent's events mean
+ * runner_agent.c   what the agent's events mean
+ * runner_bare.c    the guest without an agent: its console, its last word
  */
 #ifndef MICROSBX_TRIAL_RUNNER_H
 #define MICROSBX_TRIAL_RUNNER_H
@@ -24,7 +25,7 @@
 enum runner_phase {
     RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
     RUNNER_PUT,
-    RUNNER_EXEC,
+    RUNNER_EXEC, /* without an agent the first one */
     RUNNER_GET,
     RUNNER_OVER, /* nothing more is expected of the guest */
 };
@@ -64,6 +65,27 @@ void runner_fail(struct runner *r, const char *cause, const char *object,
 
 /* One NDJSON line, if the user asked for them. */
 void runner_event(struct runner *r, const char *event, const char *detail);
+
+/* The workload may run from now on: its clock ticks. */
+void runner_begin_workload(struct runner *r);
+/* Says which phase it is, to whoever wants to know. */
+void runner_enter_phase(struct runner *r, enum runner_phase phase,
+                        const char *name);
+/* Bytes of the workload on their way to o's sink: returns how many of them are
+ * disposed of at once. Notes the output limit. */
+size_t runner_add_output(struct runner *r, struct output *o, const void *bytes,
+                         size_t len);
+
+/* Our end of the guest's console: 0 or a negative errno. */
+int runner_open_console(struct runner *r) __attribute__((warn_unused_result));
+/* True if what the guest says there can be taken now. */
+bool runner_console_wanted(const struct runner *r);
+/* The console is readable: takes a piece. False if there was none. */
+bool runner_on_console(struct runner *r);
+/* The guest is over: takes what it said before, as far as there is room. */
+void runner_drain_console(struct runner *r);
+/* A guest without an agent ended its machine: true if that decides it. */
+bool runner_bare_status(struct runner *r, const struct monitor_exit *e);
 
 /* The monitor's socket is readable: takes one event. */
 void runner_on_monitor(struct runner *r);

@@ -139,40 +139,25 @@ static void start_exec(struct runner *r)
     }
     r->exec_live = true;
     r->stdin_open = s->stdin_fd >= 0;
-    r->facts->workload_may_run = true;
-    r->result->exec_ns = io_now_ns();
-    if (s->timeout_ms > 0)
-        r->deadline_ns = r->result->exec_ns + s->timeout_ms * 1000000u;
-    if (s->cpu_time_ms > 0 || s->disk_ends)
-        r->stats_at_ns = r->result->exec_ns;
-}
-
-static void enter_phase(struct runner *r, enum runner_phase phase,
-                        const char *name)
-{
-    r->phase = phase;
-    r->file_index = 0;
-    runner_event(r, "phase", name);
-    if (r->spec->progress)
-        r->spec->progress(r->spec->progress_ctx, name);
+    runner_begin_workload(r);
 }
 
 /* Called whenever something of a phase has ended: go on, or to the next. */
 static void next_step(struct runner *r)
 {
     if (r->phase == RUNNER_CONNECT)
-        enter_phase(r, RUNNER_PUT, "put");
+        runner_enter_phase(r, RUNNER_PUT, "put");
     if (r->phase == RUNNER_PUT) {
         if (start_file(r) || r->phase != RUNNER_PUT)
             return;
-        enter_phase(r, RUNNER_EXEC, "run");
+        runner_enter_phase(r, RUNNER_EXEC, "run");
         start_exec(r);
         return;
     }
     if (r->phase == RUNNER_EXEC && !r->exec_live)
-        enter_phase(r, RUNNER_GET, "get");
+        runner_enter_phase(r, RUNNER_GET, "get");
     if (r->phase == RUNNER_GET && !start_file(r) && r->phase == RUNNER_GET)
-        enter_phase(r, RUNNER_OVER, "end");
+        runner_enter_phase(r, RUNNER_OVER, "end");
 }
 
 static void on_hello(void *arg, const struct proto_hello *hello)
@@ -245,17 +230,8 @@ static void on_output(void *arg, uint32_t id, uint32_t stream,
 {
     struct runner *r = arg;
     struct output *o = stream == PROTO_STDERR ? &r->err : &r->out;
-    size_t disposed = output_add(o, bytes, len);
+    size_t disposed = runner_add_output(r, o, bytes, len);
 
-    if (o->dropped > 0 && o->accepted >= o->limit && !r->result->hit_output) {
-        r->result->hit_output = true;
-        runner_event(r, "limit", "output");
-        if (r->spec->output_ends && id == r->exec_id) {
-            r->facts->ended_by = LIMIT_OUTPUT;
-            r->facts->limit_by_host = true;
-            r->phase = RUNNER_OVER;
-        }
-    }
     if (disposed > 0)
         agent_client_consumed(r->client, id, stream, disposed);
 }

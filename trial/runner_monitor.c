@@ -28,10 +28,22 @@ static void fail_never_booted(struct runner *r, const char *cause,
                 "the guest %s before its agent answered", why);
 }
 
+/* The words are made by a monitor that the guest may own by now. */
+static void fail_emulation(struct runner *r, const struct monitor_exit *e)
+{
+    char shown[200];
+
+    text_escape(e->text, strlen(e->text), shown, sizeof(shown));
+    failure_set(&r->result->failure, r->facts->cause, "/dev/kvm",
+                "run microsbx doctor: a KVM that interprets guest kernels "
+                "lacks instructions; else keep the evidence",
+                "KVM could not run the guest any further: %s", shown);
+}
+
 static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
 {
     struct outcome_facts *facts = r->facts;
-    bool early = r->result->ready_ns == 0;
+    bool early = !r->spec->no_agent && r->result->ready_ns == 0;
 
     r->machine_ended = true;
     r->result->stats = e->stats;
@@ -40,6 +52,9 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     if (r->phase == RUNNER_OVER)
         return; /* we stopped it */
     runner_event(r, "machine_end", monitor_exit_reason_name(e->reason));
+    r->phase = RUNNER_OVER;
+    if (runner_bare_status(r, e))
+        return;
     switch (e->reason) {
     case MONITOR_EXIT_PANIC:
         facts->guest_panic = true;
@@ -49,7 +64,6 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     case MONITOR_EXIT_POWER_OFF:
     case MONITOR_EXIT_RESET:
     case MONITOR_EXIT_TRIPLE_FAULT:
-    case MONITOR_EXIT_DEBUG:
         facts->guest_halt = true;
         facts->cause = monitor_exit_reason_name(e->reason);
         if (early)
@@ -64,8 +78,10 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
         }
         facts->monitor_fault = true;
         facts->cause = monitor_exit_reason_name(e->reason);
+        fail_emulation(r, e);
         break;
     case MONITOR_EXIT_STOPPED: /* nobody had asked it to */
+    case MONITOR_EXIT_DEBUG:   /* nobody had given it the port */
         facts->monitor_fault = true;
         facts->cause = "monitor_lied";
         break;
@@ -74,7 +90,6 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
                     "the monitor could not go on: %s", strerror(-e->error));
         break;
     }
-    r->phase = RUNNER_OVER;
 }
 
 /* What a monitor's end is called when the monitor is to blame. */

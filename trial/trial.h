@@ -43,7 +43,13 @@ struct trial_sink {
 
 /* All strings are borrowed and outlive the trial. */
 struct trial_spec {
-    const char *const *argv; /* NULL-ended */
+    /*
+     * The guest itself is the trial: no agent is looked for, its console is the
+     * output (out; err stays empty), and power-off or the debug-exit port ends
+     * it. Of what follows only the limits that the host enforces count then.
+     */
+    bool no_agent;
+    const char *const *argv; /* NULL-ended; NULL without an agent */
     const char *const *env;  /* NAME=value, NULL-ended; image's included */
     const char *workdir;     /* or NULL */
     const char *user;        /* or NULL */
@@ -71,8 +77,8 @@ struct trial_spec {
 };
 
 struct trial_stream {
-    uint64_t bytes;               /* delivered to the sink */
-    uint64_t dropped;             /* beyond the limit */
+    uint64_t bytes;   /* delivered to the sink */
+    uint64_t dropped; /* beyond the limit, or by the guest's serial port */
     char sha256[DIGEST_HEX_SIZE]; /* of the delivered bytes */
 };
 
@@ -106,7 +112,7 @@ struct trial_result {
     uint64_t started_ns;  /* CLOCK_MONOTONIC at each step; 0: not reached */
     uint64_t running_ns;  /* first KVM_RUN */
     uint64_t ready_ns;    /* hello */
-    uint64_t exec_ns;     /* exec request sent */
+    uint64_t exec_ns;     /* exec request sent, or the bare guest started */
     uint64_t exec_end_ns; /* its end */
     uint64_t end_ns;      /* nothing is left of it */
     char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */

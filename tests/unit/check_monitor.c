@@ -27,6 +27,7 @@
 
 #define SOCK MONITOR_SOCKET_FD
 #define WAIT_MS 20000
+#define DEBUG_STATUS 256u /* its last byte is that of success */
 #define HERE "MICROSBX_CHECK_DIR"
 
 /* ---- the hostile monitor ------------------------------------------------- */
@@ -68,6 +69,7 @@ static void send_exit_for(enum monitor_exit_reason reason, size_t extra)
     size_t len;
 
     e.reason = reason;
+    e.status = reason == MONITOR_EXIT_DEBUG ? DEBUG_STATUS : 0;
     if (monitor_exit_encode(&e, buf, sizeof(buf) - extra, &len) != 0)
         _exit(99);
     send_message(MONITOR_EXIT, buf, len + extra);
@@ -240,11 +242,14 @@ static void play_trial(const char *mode)
 {
     uint8_t now[8] = {0};
 
-    send_message(MONITOR_RUNNING, now, sizeof(now));
+    if (!strstr(mode, "early"))
+        send_message(MONITOR_RUNNING, now, sizeof(now));
     if (strstr(mode, "lie"))
         send_packet("x", 1);
     if (strstr(mode, "stopped"))
         send_exit_for(MONITOR_EXIT_STOPPED, 0);
+    if (strstr(mode, "debug"))
+        send_exit_for(MONITOR_EXIT_DEBUG, 0);
     if (strstr(mode, "exit"))
         send_exit(0);
     if (strstr(mode, "kill"))
@@ -528,17 +533,20 @@ static const struct {
     {"trial hang", OUTCOME_MONITOR_FAULT, "monitor_hung"},
     {"trial exit crash", OUTCOME_MONITOR_FAULT, "monitor_crashed"},
     {"trial stopped", OUTCOME_MONITOR_FAULT, "monitor_lied"},
+    {"trial debug", OUTCOME_MONITOR_FAULT, "monitor_lied"},
 };
 
 static struct trial_result result;
 
-static void run_trial(const char *mode, const struct trial_file *file)
+static void run_trial(const char *mode, const struct trial_file *file,
+                      bool no_agent)
 {
     static const char *const argv[] = {"true", NULL};
     static const char *const env[] = {NULL};
     static char kernel[] = "the kernel";
     static struct machine machine;
-    struct trial_spec spec = {.argv = argv,
+    struct trial_spec spec = {.no_agent = no_agent,
+                              .argv = argv,
                               .env = env,
                               .stdin_fd = -1,
                               .ready_ms = WAIT_MS,
@@ -562,11 +570,41 @@ static void run_trial(const char *mode, const struct trial_file *file)
 
 START_TEST(test_trial_blames)
 {
-    run_trial(trials[_i].mode, NULL);
+    run_trial(trials[_i].mode, NULL, false);
     ck_assert_str_eq(outcome_name(result.outcome.kind),
                      outcome_name(trials[_i].kind));
     ck_assert(result.outcome.by_host);
     ck_assert_str_eq(result.outcome.cause, trials[_i].cause);
+}
+END_TEST
+
+/* Without an agent the machine's end is the guest's word, if it is sound. */
+static const struct {
+    const char *mode;
+    enum outcome_kind kind;
+    const char *cause;
+    int exit_code;
+} bares[] = {
+    {"trial exit", OUTCOME_OK, "power_off", 0},
+    {"trial debug", OUTCOME_FAIL, "debug_exit", 255},
+    {"trial early exit", OUTCOME_MONITOR_FAULT, "monitor_lied", 0},
+    {"trial early debug", OUTCOME_MONITOR_FAULT, "monitor_lied", 0},
+    {"trial exit crash", OUTCOME_MONITOR_FAULT, "monitor_crashed", 0},
+    {"trial stopped", OUTCOME_MONITOR_FAULT, "monitor_lied", 0},
+    {"trial kill", OUTCOME_INFRA_UNKNOWN, "monitor_killed", 0},
+    {"trial lie hang", OUTCOME_MONITOR_FAULT, "monitor_lied", 0},
+};
+
+START_TEST(test_bare_trial)
+{
+    bool word = bares[_i].kind == OUTCOME_OK || bares[_i].kind == OUTCOME_FAIL;
+
+    run_trial(bares[_i].mode, NULL, true);
+    ck_assert_str_eq(outcome_name(result.outcome.kind),
+                     outcome_name(bares[_i].kind));
+    ck_assert(result.outcome.by_host != word);
+    ck_assert_str_eq(result.outcome.cause, bares[_i].cause);
+    ck_assert_int_eq(result.facts.exit_code, bares[_i].exit_code);
 }
 END_TEST
 
@@ -579,7 +617,7 @@ START_TEST(test_file_stalls)
 
     snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
     alarm(WAIT_MS / 1000);
-    run_trial("machine", _i ? &get : &put);
+    run_trial("machine", _i ? &get : &put, false);
     alarm(0);
     ck_assert_str_eq(outcome_name(result.outcome.kind),
                      _i ? "timeout" : "infra_never_ran");
@@ -725,6 +763,8 @@ int main(int argc, char **argv)
     tcase_add_test(t, test_deaf);
     tcase_add_loop_test(t, test_trial_blames, 0,
                         (int)(sizeof(trials) / sizeof(trials[0])));
+    tcase_add_loop_test(t, test_bare_trial, 0,
+                        (int)(sizeof(bares) / sizeof(bares[0])));
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,

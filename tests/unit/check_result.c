@@ -176,6 +176,31 @@ START_TEST(test_files)
 }
 END_TEST
 
+/* Without an agent: the same keys, and null where nobody could know. */
+START_TEST(test_no_agent)
+{
+    spec.no_agent = true;
+    spec.pids_limit = 512;
+    result.facts.guest_ran = result.facts.workload_may_run = true;
+    result.facts.has_status = true;
+    result.facts.cause = "power_off";
+    result.exec_ns = 1;
+    result.end_ns = 2000001;
+    write_line();
+    ck_assert_str_eq(word("outcome"), "ok");
+    ck_assert_str_eq(word("cause"), "power_off");
+    ck_assert(json_is_null(json_object_get(root, "command")));
+    ck_assert(json_is_null(json_object_get(root, "stderr")));
+    ck_assert(json_is_object(json_object_get(root, "stdout")));
+    ck_assert(
+        json_is_null(json_object_get(json_object_get(root, "limits"), "pids")));
+    ck_assert(json_is_null(
+        json_object_get(json_object_get(root, "time"), "ready_ms")));
+    ck_assert(json_is_real(
+        json_object_get(json_object_get(root, "time"), "exec_ms")));
+}
+END_TEST
+
 /* Names of variables may appear, their values never. */
 START_TEST(test_no_secrets)
 {
@@ -218,6 +243,7 @@ int main(void)
     tcase_add_test(t, test_limits);
     tcase_add_test(t, test_hostile_text);
     tcase_add_test(t, test_files);
+    tcase_add_test(t, test_no_agent);
     tcase_add_test(t, test_no_secrets);
     tcase_add_test(t, test_extremes);
     srunner_run_all(sr, CK_ENV);
