@@ -4,8 +4,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /*
@@ -16,47 +14,38 @@
 
 int relay_init(struct relay *r, int fd, size_t size)
 {
-    *r = (struct relay){.buf = malloc(size), .size = size, .fd = fd};
-    return r->buf ? 0 : -ENOMEM;
+    *r = (struct relay){.fd = fd};
+    return fifo_init(&r->fifo, size);
 }
 
 void relay_fini(struct relay *r)
 {
-    free(r->buf);
+    fifo_fini(&r->fifo);
     *r = (struct relay){.fd = -1};
 }
 
 size_t relay_room(const struct relay *r)
 {
-    return r->size - (r->end - r->start);
+    return fifo_room(&r->fifo);
 }
 
 size_t relay_add(struct relay *r, const void *bytes, size_t len)
 {
     if (r->error != 0 || r->fd < 0)
         return len;
-    if (len > relay_room(r))
-        len = relay_room(r);
-    if (r->start > 0 && len > r->size - r->end) {
-        memmove(r->buf, r->buf + r->start, r->end - r->start);
-        r->end -= r->start;
-        r->start = 0;
-    }
-    if (len > 0)
-        memcpy(r->buf + r->end, bytes, len);
-    r->end += len;
-    return len;
+    return fifo_add(&r->fifo, bytes, len);
 }
 
 bool relay_is_empty(const struct relay *r)
 {
-    return r->start == r->end;
+    return fifo_used(&r->fifo) == 0;
 }
 
 ssize_t relay_write(struct relay *r)
 {
     struct pollfd p = {.fd = r->fd, .events = POLLOUT};
-    size_t len = r->end - r->start;
+    size_t len;
+    const uint8_t *bytes = fifo_peek(&r->fifo, &len);
     ssize_t n;
 
     if (r->error != 0 || len == 0)
@@ -70,16 +59,14 @@ ssize_t relay_write(struct relay *r)
      */
     if (poll(&p, 1, 0) <= 0)
         return 0;
-    n = write(r->fd, r->buf + r->start, len);
+    n = write(r->fd, bytes, len);
     if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return 0;
     if (n < 0) {
         r->error = -errno;
-        r->start = r->end = 0;
+        fifo_drop(&r->fifo, fifo_used(&r->fifo));
         return r->error;
     }
-    r->start += (size_t)n;
-    if (r->start == r->end)
-        r->start = r->end = 0;
+    fifo_drop(&r->fifo, (size_t)n);
     return n;
 }

@@ -12,11 +12,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/fifo.h"
+
 struct relay {
-    uint8_t *buf; /* owned */
-    size_t size;
-    size_t start; /* bytes before start are gone */
-    size_t end;
+    struct fifo fifo;
     int fd;    /* borrowed; where bytes go, -1: they are dropped */
     int error; /* 0, or the negative errno that ended it */
 };
