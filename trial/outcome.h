@@ -26,6 +26,7 @@ enum outcome_kind {
     OUTCOME_INFRA_NEVER_RAN,
     OUTCOME_INFRA_UNKNOWN,
 };
+#define OUTCOME_LAST OUTCOME_INFRA_UNKNOWN
 
 /* A limit that ended the trial (not one that was merely touched). */
 enum limit_kind {
