@@ -71,6 +71,61 @@ int guest_mem_write(const struct guest_mem *mem, gpa_t gpa, const void *bytes,
 
     if (!to)
         return -EFAULT;
+    guest_mem_mark_dirty(mem, gpa, len);
     memcpy(to, bytes, len);
     return 0;
+}
+
+static uint64_t region_pages(const struct guest_mem_region *r)
+{
+    return (r->size - 1) / GUEST_MEM_PAGE + 1; /* no region is empty */
+}
+
+uint64_t guest_mem_pages(const struct guest_mem *mem)
+{
+    uint64_t pages = 0;
+
+    for (unsigned i = 0; i < mem->region_count; i++)
+        pages += region_pages(&mem->regions[i]);
+    return pages;
+}
+
+/* Sets bits [first, last]. */
+static void bits_set(uint64_t *bits, uint64_t first, uint64_t last)
+{
+    for (uint64_t word = first / 64; word <= last / 64; word++) {
+        uint64_t mask = UINT64_MAX;
+
+        if (word == first / 64)
+            mask &= UINT64_MAX << (first % 64);
+        if (word == last / 64)
+            mask &= UINT64_MAX >> (63 - last % 64);
+        /*
+         * Atomic, because the device thread and a vCPU's thread may set bits
+         * of one word at once. It orders nothing: who reads them has stopped
+         * both. Mostly they are set already.
+         */
+        if ((__atomic_load_n(&bits[word], __ATOMIC_RELAXED) & mask) != mask)
+            __atomic_fetch_or(&bits[word], mask, __ATOMIC_RELAXED);
+    }
+}
+
+void guest_mem_mark_dirty(const struct guest_mem *mem, gpa_t gpa, uint64_t len)
+{
+    uint64_t page = 0;
+
+    if (!mem->dirty || len == 0)
+        return;
+    for (unsigned i = 0; i < mem->region_count; i++) {
+        const struct guest_mem_region *r = &mem->regions[i];
+
+        if (num_range_within(gpa, len, r->base, r->size)) {
+            uint64_t offset = gpa - r->base;
+
+            bits_set(mem->dirty, page + offset / GUEST_MEM_PAGE,
+                     page + (offset + len - 1) / GUEST_MEM_PAGE);
+            return;
+        }
+        page += region_pages(r);
+    }
 }

@@ -67,7 +67,8 @@ uint64_t guest_mem_pages(const struct guest_mem *mem);
 
 /*
  * Records that [gpa, gpa + len) is being written, or may be from now on. No-op
- * where nothing is recorded; bytes outside guest memory are none. Any thread.
+ * where nothing is recorded, or if the range is not one that guest_mem_ptr
+ * would give. Any thread.
  * (guest_mem_write does it by itself.)
  */
 void guest_mem_mark_dirty(const struct guest_mem *mem, gpa_t gpa, uint64_t len);
