@@ -176,6 +176,28 @@ static void blk_config_read(const struct virtio_device *dev, uint32_t offset,
            (size_t)num_min(len, CONFIG_SIZE - offset));
 }
 
+static void blk_save(const struct virtio_device *dev, struct state_writer *w)
+{
+    const struct block_backend *b = const_blk_of(dev)->target.backend;
+
+    state_put_u64(w, b->size);
+    state_put_u8(w, b->readonly);
+}
+
+/* The guest has read its configuration space: the disk must be as it was. */
+static int blk_load(struct virtio_device *dev, struct state_reader *r)
+{
+    struct virtio_blk *blk = blk_of(dev);
+    const struct block_backend *b = blk->target.backend;
+    uint64_t size = state_get_u64(r);
+    uint8_t readonly = state_get_u8(r);
+
+    if (r->error != 0 || size != b->size || readonly != b->readonly)
+        return -EBADMSG;
+    blk->target.features = dev->driver_features;
+    return 0;
+}
+
 static void blk_free(struct virtio_device *dev)
 {
     struct virtio_blk *blk = blk_of(dev);
@@ -193,6 +215,8 @@ static const struct virtio_device_ops blk_ops = {
     .reset = blk_reset,
     .queue_notify = blk_queue_notify,
     .config_read = blk_config_read,
+    .save = blk_save,
+    .load = blk_load,
     .free = blk_free,
 };
 

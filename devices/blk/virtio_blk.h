@@ -5,7 +5,8 @@
  * the backend is, RO or DISCARD and WRITE_ZEROES.
  *
  * Requests run synchronously on the device thread, so at a reset or a
- * quiesce none is in flight: there is nothing to cancel or to drain.
+ * quiesce none is in flight: there is nothing to cancel or to drain. Those that
+ * a round left in the queue stay there, and are served after a restore.
  *
  * The saved state is the size of the disk and whether it is read-only; a device
  * over another backend refuses it. The bytes are the backend's owner's to save.

@@ -17,6 +17,8 @@
 #include <endian.h>
 #include <string.h>
 
+#include "devices/virtio/virtio_mmio_state.h"
+
 /* VirtIO 1.2, 4.2.2: registers. */
 #define REG_MAGIC 0x000u
 #define REG_VERSION 0x004u
@@ -50,17 +52,6 @@
 
 #define MAGIC_VALUE 0x74726976u  /* "virt" */
 #define VENDOR_VALUE 0x7862736du /* "msbx" */
-
-/* VirtIO 1.2, 2.1. */
-#define STATUS_ACKNOWLEDGE 1u
-#define STATUS_DRIVER 2u
-#define STATUS_DRIVER_OK 4u
-#define STATUS_FEATURES_OK 8u
-#define STATUS_NEEDS_RESET 64u
-#define STATUS_FAILED 128u
-
-#define INTERRUPT_USED 1u
-#define INTERRUPT_CONFIG 2u
 
 static void lock_device(struct virtio_mmio *mmio)
 {
@@ -162,7 +153,7 @@ static void reset_queues(struct virtio_mmio *mmio)
         virtqueue_reset(&mmio->dev->queues[i]);
 }
 
-static void reset_device(struct virtio_mmio *mmio)
+void virtio_mmio_reset(struct virtio_mmio *mmio)
 {
     mmio->dev->ops->reset(mmio->dev);
     mmio->dev->active = false;
@@ -216,8 +207,7 @@ out_needs_reset:
     virtio_device_needs_reset(dev);
 }
 
-/* VirtIO 1.2, 6.1: only what was offered, and version 1 always. */
-static bool features_acceptable(const struct virtio_mmio *mmio)
+bool virtio_mmio_features_acceptable(const struct virtio_mmio *mmio)
 {
     return !(mmio->driver_features & ~offered_features(mmio)) &&
            (mmio->driver_features & VIRTIO_FEATURE_VERSION_1);
@@ -233,7 +223,8 @@ static bool status_step_allowed(const struct virtio_mmio *mmio, uint32_t bit)
     case STATUS_DRIVER:
         return mmio->status & STATUS_ACKNOWLEDGE;
     case STATUS_FEATURES_OK:
-        return (mmio->status & STATUS_DRIVER) && features_acceptable(mmio);
+        return (mmio->status & STATUS_DRIVER) &&
+               virtio_mmio_features_acceptable(mmio);
     case STATUS_DRIVER_OK:
         return mmio->status & STATUS_FEATURES_OK;
     default:
@@ -249,7 +240,7 @@ static void write_status(struct virtio_mmio *mmio, uint32_t value)
     uint32_t known = STATUS_NEEDS_RESET;
 
     if (value == 0) {
-        reset_device(mmio);
+        virtio_mmio_reset(mmio);
         return;
     }
     /* A driver adds bits to what it read, so NEEDS_RESET comes back. */

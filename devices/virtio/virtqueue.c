@@ -13,11 +13,15 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/num.h"
+#include "base/state_field.h"
+
 /* VirtIO 1.2, 2.7.5 to 2.7.8. */
 #define DESC_SIZE 16u
 #define DESC_F_NEXT 1u
 #define DESC_F_WRITE 2u
 #define DESC_F_INDIRECT 4u
+#define CHAIN_LEN_MAX ((uint64_t)1 << 32)
 #define AVAIL_F_NO_INTERRUPT 1u
 #define USED_F_NO_NOTIFY 1u
 
@@ -107,6 +111,27 @@ static bool is_active(const struct virtqueue *vq)
     return vq->desc_ptr && !vq->broken;
 }
 
+/* A field of the used ring is written: its page has changed. */
+static void mark_used(const struct virtqueue *vq, const uint8_t *p,
+                      uint64_t len)
+{
+    guest_mem_mark_dirty(vq->mem, vq->used + (uint64_t)(p - vq->used_ptr), len);
+}
+
+static void store_used_flags(struct virtqueue *vq, uint16_t value)
+{
+    mark_used(vq, vq->used_ptr + RING_FLAGS, sizeof(value));
+    store_u16(vq->used_ptr + RING_FLAGS, value);
+}
+
+static void store_avail_event(struct virtqueue *vq, uint16_t value)
+{
+    uint8_t *p = avail_event_ptr(vq);
+
+    mark_used(vq, p, sizeof(value));
+    store_u16(p, value);
+}
+
 void virtqueue_reset(struct virtqueue *vq)
 {
     *vq = (struct virtqueue){.size_max = vq->size_max};
@@ -190,10 +215,13 @@ static int chain_append(const struct virtqueue *vq, struct desc_chain *chain,
     if (count >= vq->size)
         return -EPROTO;
     p = guest_mem_ptr(vq->mem, d->addr, d->len);
-    if (!p)
+    if (!p ||
+        chain->readable_len + chain->writable_len + d->len > CHAIN_LEN_MAX)
         return -EPROTO;
     chain->iov[count] = (struct iovec){.iov_base = p, .iov_len = d->len};
     if (d->flags & DESC_F_WRITE) {
+        /* The device writes by the iovec: this is where we know the address. */
+        guest_mem_mark_dirty(vq->mem, d->addr, d->len);
         chain->writable_count++;
         chain->writable_len += d->len;
         return 0;
@@ -283,6 +311,15 @@ out_broken:
     return -EPROTO;
 }
 
+void virtqueue_unpop(struct virtqueue *vq, uint16_t n)
+{
+    if (!is_active(vq))
+        return;
+    assert(n <= vq->in_flight);
+    vq->last_avail_idx = (uint16_t)(vq->last_avail_idx - n);
+    vq->in_flight = (uint16_t)(vq->in_flight - n);
+}
+
 bool virtqueue_has_work(struct virtqueue *vq)
 {
     if (!is_active(vq))
@@ -303,6 +340,8 @@ void virtqueue_push(struct virtqueue *vq, uint16_t head, uint32_t written)
     assert(vq->in_flight > 0 && head < vq->size);
     elem = vq->used_ptr + RING_START +
            (size_t)(vq->used_idx & (vq->size - 1u)) * USED_ELEM_SIZE;
+    mark_used(vq, elem, USED_ELEM_SIZE);
+    mark_used(vq, vq->used_ptr + RING_IDX, sizeof(vq->used_idx));
     store_u32(elem, head);
     store_u32(elem + 4, written);
     vq->used_idx++;
@@ -352,7 +391,7 @@ void virtqueue_disable_kicks(struct virtqueue *vq)
      * that lies behind, and the driver kicks only when it passes it.
      */
     if (!vq->event_idx)
-        store_u16(vq->used_ptr + RING_FLAGS, USED_F_NO_NOTIFY);
+        store_used_flags(vq, USED_F_NO_NOTIFY);
 }
 
 bool virtqueue_enable_kicks(struct virtqueue *vq)
@@ -360,9 +399,9 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
     if (!is_active(vq))
         return false;
     if (vq->event_idx)
-        store_u16(avail_event_ptr(vq), vq->last_avail_idx);
+        store_avail_event(vq, vq->last_avail_idx);
     else
-        store_u16(vq->used_ptr + RING_FLAGS, 0);
+        store_used_flags(vq, 0);
     /*
      * Full fence: our request for kicks before our last look at avail.idx. A
      * driver that adds a buffer at this moment either sees the request and
@@ -370,6 +409,31 @@ bool virtqueue_enable_kicks(struct virtqueue *vq)
      */
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return virtqueue_has_work(vq);
+}
+
+uint16_t virtqueue_kick_on_next(struct virtqueue *vq)
+{
+    uint16_t idx;
+
+    if (!is_active(vq))
+        return 0;
+    idx = load_u16_acquire(vq->avail_ptr + RING_IDX);
+    if (vq->event_idx)
+        store_avail_event(vq, idx);
+    else
+        store_used_flags(vq, 0);
+    /*
+     * Full fence, as in _enable_kicks: a driver that adds a buffer at this
+     * moment sees the request and kicks, or _has_grown sees the buffer.
+     */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return idx;
+}
+
+bool virtqueue_has_grown(const struct virtqueue *vq, uint16_t since)
+{
+    return !is_active(vq) ||
+           load_u16_acquire(vq->avail_ptr + RING_IDX) != since;
 }
 
 /*
@@ -449,6 +513,64 @@ int iov_slice(const struct iovec *iov, unsigned count, uint64_t offset,
         len -= part;
     }
     return len > 0 ? -ERANGE : (int)used;
+}
+
+/* What the transport set, and whether it is still in use. */
+static const struct state_field geometry_fields[] = {
+    STATE_FIELD(struct virtqueue, size),  STATE_FIELD(struct virtqueue, desc),
+    STATE_FIELD(struct virtqueue, avail), STATE_FIELD(struct virtqueue, used),
+    STATE_FIELD(struct virtqueue, ready), STATE_FIELD(struct virtqueue, broken),
+};
+
+/* How far a queue that works has got; in_flight is 0. */
+static const struct state_field index_fields[] = {
+    STATE_FIELD(struct virtqueue, last_avail_idx),
+    STATE_FIELD(struct virtqueue, avail_idx),
+    STATE_FIELD(struct virtqueue, used_idx),
+    STATE_FIELD(struct virtqueue, signalled_used),
+    STATE_FIELD(struct virtqueue, signalled_used_valid),
+};
+
+void virtqueue_save(const struct virtqueue *vq, struct state_writer *w)
+{
+    state_put_fields(w, vq, geometry_fields, ARRAY_SIZE(geometry_fields));
+    state_put_u8(w, virtqueue_is_active(vq));
+    if (!is_active(vq))
+        return;
+    assert(vq->in_flight == 0);
+    state_put_fields(w, vq, index_fields, ARRAY_SIZE(index_fields));
+}
+
+static bool geometry_can_be(const struct virtqueue *vq)
+{
+    return (vq->size & (vq->size - 1)) == 0 && vq->size <= vq->size_max &&
+           (!vq->ready || vq->size > 0);
+}
+
+int virtqueue_load(struct virtqueue *vq, struct state_reader *r,
+                   const struct guest_mem *mem, bool event_idx, bool indirect)
+{
+    uint8_t active;
+    bool broken;
+
+    state_get_fields(r, vq, geometry_fields, ARRAY_SIZE(geometry_fields));
+    active = state_get_u8(r);
+    if (r->error != 0 || active > 1 || !geometry_can_be(vq))
+        return -EBADMSG;
+    if (!active)
+        return 0;
+    broken = vq->broken;
+    if (virtqueue_activate(vq, mem, event_idx, indirect) < 0)
+        return -EBADMSG;
+    vq->broken = broken;
+    if (!broken)
+        state_get_fields(r, vq, index_fields, ARRAY_SIZE(index_fields));
+    return r->error == 0 && virtqueue_check(vq) ? 0 : -EBADMSG;
+}
+
+bool virtqueue_is_active(const struct virtqueue *vq)
+{
+    return vq->desc_ptr;
 }
 
 bool virtqueue_check(const struct virtqueue *vq)

@@ -14,7 +14,7 @@
  * range that is not wholly inside guest memory; INDIRECT that was not
  * negotiated, is nested, has a length of 0 or not a multiple of 16, or more
  * entries than the queue is deep; INDIRECT together with NEXT. A descriptor of
- * length 0 is refused as well, and a chain of 2^32 bytes or more (2.7.5.2).
+ * length 0 is refused as well, and a chain of more than 2^32 bytes (2.7.5.2).
  *
  * Where pages that the machine changes are recorded (guest_mem_mark_dirty),
  * this module records the used ring, and the writable buffers of every chain it
