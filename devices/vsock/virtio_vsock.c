@@ -126,7 +126,8 @@ void vsock_link_connect(struct vsock_link *link, uint32_t port)
     vsock_conn_start(&link->conn, port,
                      vsock_table_assign_port(&vsock->table, port));
     vsock_table_insert(&vsock->table, link);
-    vsock_link_set_deadline(link, VSOCK_CONNECT_TIMEOUT_MS);
+    vsock_link_set_deadline(link, vsock->gate.shut ? VSOCK_GATE_TIMEOUT_MS
+                                                   : VSOCK_CONNECT_TIMEOUT_MS);
 }
 
 static int vsock_add_socket(struct virtio_vsock *vsock, int fd)
@@ -261,7 +262,7 @@ static uint64_t vsock_features(const struct virtio_device *dev)
 
 static int vsock_activate(struct virtio_device *dev)
 {
-    /* Rx buffers are looked for when needed; events come with snapshots. */
+    /* Rx buffers are looked for when needed; events come with a restore. */
     virtqueue_disable_kicks(&dev->queues[VSOCK_QUEUE_RX]);
     virtqueue_disable_kicks(&dev->queues[VSOCK_QUEUE_EVENT]);
     return 0;
@@ -274,6 +275,7 @@ static void vsock_reset(struct virtio_device *dev)
     vsock_drop_links(vsock);
     vsock_rx_reset(&vsock->rx);
     memset(&vsock->tx, 0, sizeof(vsock->tx));
+    vsock->gate = (struct vsock_gate){0};
     vsock->halted = false;
     vsock_watch_listener(vsock);
     vsock_set_tick(vsock);
@@ -283,10 +285,11 @@ static void vsock_queue_notify(struct virtio_device *dev, unsigned queue)
 {
     struct virtio_vsock *vsock = vsock_of(dev);
 
-    if (queue > VSOCK_QUEUE_TX)
-        return; /* event buffers stay in their queue until there are events */
     vsock_enter(vsock);
-    if (queue == VSOCK_QUEUE_RX && vsock->tx.stopped)
+    /* Event buffers stay in their queue until there is an event. */
+    if (queue == VSOCK_QUEUE_EVENT)
+        vsock_gate_check(vsock);
+    if (queue != VSOCK_QUEUE_TX && vsock->tx.stopped)
         vsock_rx_serve(vsock); /* RSTs first: the packets need their room */
     if (queue == VSOCK_QUEUE_TX || vsock->tx.stopped)
         vsock_tx_run(vsock);
@@ -332,6 +335,10 @@ static const struct virtio_device_ops vsock_ops = {
     .reset = vsock_reset,
     .queue_notify = vsock_queue_notify,
     .config_read = vsock_config_read,
+    .quiesce = vsock_quiesce,
+    .save = vsock_save,
+    .load = vsock_load,
+    .restored = vsock_restored,
     .free = vsock_free,
 };
 

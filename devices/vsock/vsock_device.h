@@ -6,6 +6,7 @@
  *   vsock_tx.c      the tx queue: packets from the guest
  *   vsock_rx.c      the rx queue: packets to the guest
  *   vsock_link.c    life of a link: sockets watched, deadlines, ending
+ *   vsock_restore.c save and load, the reset event and the gate
  *
  * Everything that happens (a kick, a socket, a timer, a dial result) runs
  * between vsock_enter and vsock_leave. It only changes the state of links and
@@ -56,6 +57,7 @@
 #define VSOCK_CONNECT_TIMEOUT_MS 5000u /* the guest's answer */
 #define VSOCK_DIAL_TIMEOUT_MS 10000u   /* the dialer's answer */
 #define VSOCK_CLOSE_TIMEOUT_MS 8000u   /* the guest, once the host is gone */
+#define VSOCK_GATE_TIMEOUT_MS 10000u   /* a client's wait for the gate */
 #define VSOCK_TICK_MS 250u
 
 /* A RST for a connection that we do not have. */
@@ -104,6 +106,16 @@ struct vsock_tx {
     bool used;
 };
 
+/*
+ * After a restore the guest has to read the event that ends its connections.
+ * Until then the gate is shut: to the rx side it looks as if the guest had
+ * given no buffers.
+ */
+struct vsock_gate {
+    bool shut;
+    uint16_t since; /* the guest's index of event buffers when it was shut */
+};
+
 struct virtio_vsock {
     struct virtio_device dev; /* first */
     struct virtio_vsock_options options;
@@ -119,6 +131,7 @@ struct virtio_vsock {
     struct desc_chain chain; /* scratch: the one popped last */
     struct vsock_rx rx;
     struct vsock_tx tx;
+    struct vsock_gate gate;
     struct evloop_source listener;
     struct evloop_source timer; /* ticks while something has a deadline */
     struct evloop_source again; /* eventfd: come back soon */
@@ -158,6 +171,17 @@ void vsock_rx_move(struct vsock_rx *rx, struct vsock_link *link,
                    enum vsock_list_name list);
 /* Sends what can be sent, for every waiting and touched link in turn. */
 void vsock_rx_serve(struct virtio_vsock *vsock);
+
+/* ---- vsock_restore.c ---- */
+
+/* The ops of these names. */
+void vsock_quiesce(struct virtio_device *dev);
+void vsock_save(const struct virtio_device *dev, struct state_writer *w);
+int vsock_load(struct virtio_device *dev, struct state_reader *r)
+    __attribute__((warn_unused_result));
+void vsock_restored(struct virtio_device *dev);
+/* Opens the gate if the guest has given back the event's buffer. */
+void vsock_gate_check(struct virtio_vsock *vsock);
 
 /* ---- vsock_link.c ---- */
 

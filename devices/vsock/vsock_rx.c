@@ -54,6 +54,8 @@ static unsigned rx_fill(struct virtio_vsock *vsock, unsigned want)
     struct vsock_rx *rx = &vsock->rx;
     struct desc_chain *chain = &vsock->chain;
 
+    if (vsock->gate.shut)
+        return 0;
     while (rx->count < want && !vsock->halted) {
         int ret = virtqueue_pop(rx_queue(vsock), chain);
 
@@ -298,7 +300,8 @@ void vsock_rx_serve(struct virtio_vsock *vsock)
     struct vsock_rx *rx = &vsock->rx;
 
     for (unsigned i = 0; i < RX_ROUNDS; i++) {
-        if (rx_serve_round(vsock) || vsock->halted)
+        /* With the gate shut, what the guest waits for is not a buffer. */
+        if (rx_serve_round(vsock) || vsock->halted || vsock->gate.shut)
             return;
         rx->kicks = true;
         if (!virtqueue_enable_kicks(rx_queue(vsock)) && rx->count == 0)

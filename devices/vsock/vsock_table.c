@@ -51,6 +51,12 @@ void vsock_table_remove(struct vsock_link *link)
     link->in_table = false;
 }
 
+bool vsock_table_check_port(const struct vsock_table *table)
+{
+    return table->next_host_port >= VSOCK_HOST_PORT_FIRST &&
+           table->next_host_port < 2 * VSOCK_HOST_PORT_FIRST;
+}
+
 uint32_t vsock_table_assign_port(struct vsock_table *table, uint32_t guest_port)
 {
     uint32_t port;

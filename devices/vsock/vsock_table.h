@@ -66,5 +66,7 @@ void vsock_table_remove(struct vsock_link *link);
  */
 uint32_t vsock_table_assign_port(struct vsock_table *table,
                                  uint32_t guest_port);
+/* Whether the next port is one that may be assigned (it came from a file). */
+bool vsock_table_check_port(const struct vsock_table *table);
 
 #endif
