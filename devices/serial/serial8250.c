@@ -13,6 +13,8 @@
 #include <stdlib.h>
 
 #include "base/io.h"
+#include "base/num.h"
+#include "base/state_field.h"
 #include "devices/serial/serial_host.h"
 
 #define REG_DATA 0u /* RBR, THR; DLL */
@@ -431,6 +433,97 @@ const struct bus_ops serial8250_bus_ops = {
     .write = port_write,
 };
 
+/* ---- save and restore ---- */
+
+/*
+ * Not here: tx_stalled, as the saved transmitter is empty; conditions, which
+ * follow from the rest; and rx, which is saved in order from its start.
+ */
+static const struct state_field fields[] = {
+    STATE_FIELD(struct serial8250, ier),
+    STATE_FIELD(struct serial8250, fcr),
+    STATE_FIELD(struct serial8250, lcr),
+    STATE_FIELD(struct serial8250, mcr),
+    STATE_FIELD(struct serial8250, lsr_errors),
+    STATE_FIELD(struct serial8250, msr),
+    STATE_FIELD(struct serial8250, scr),
+    STATE_FIELD(struct serial8250, divisor),
+};
+
+void serial8250_save(const struct serial8250 *s, struct state_writer *w)
+{
+    state_put_fields(w, s, fields, ARRAY_SIZE(fields));
+    /* As host_flushed would say once the reader has taken everything. */
+    state_put_u8(w, s->thr_empty_event || s->tx_stalled);
+    state_put_u16(w, (uint16_t)s->rx_count);
+    for (unsigned i = 0; i < s->rx_count; i++)
+        state_put_u8(w, s->rx[(s->rx_start + i) % RX_MAX]);
+}
+
+/* Only what register accesses can have left there. */
+static bool registers_can_be(const struct serial8250 *s)
+{
+    return (s->ier & ~IER_MASK) == 0 && (s->fcr & ~FCR_MASK) == 0 &&
+           (s->fcr == 0 || (s->fcr & FCR_ENABLE)) &&
+           (s->mcr & ~MCR_MASK) == 0 && (s->lsr_errors & ~LSR_OE) == 0 &&
+           (s->msr & MSR_LINES) == modem_lines(s);
+}
+
+static int load_state(struct serial8250 *s, struct state_reader *r)
+{
+    uint8_t event;
+    uint16_t count;
+
+    state_get_fields(r, s, fields, ARRAY_SIZE(fields));
+    event = state_get_u8(r);
+    count = state_get_u16(r);
+    if (r->error != 0 || event > 1 || count > RX_MAX || !registers_can_be(s))
+        return -EBADMSG;
+    s->thr_empty_event = event;
+    state_get_bytes(r, s->rx, count);
+    s->rx_count = count;
+    s->conditions = current_conditions(s);
+    return state_reader_finish(r);
+}
+
+/* As at power-on. */
+static void reset_registers(struct serial8250 *s)
+{
+    s->ier = 0;
+    s->fcr = 0;
+    s->lcr = 0;
+    s->mcr = 0;
+    s->lsr_errors = 0;
+    s->scr = 0;
+    s->divisor = DIVISOR_DEFAULT;
+    s->msr = modem_lines(s);
+    s->thr_empty_event = false;
+    s->tx_stalled = false;
+    s->conditions = 0;
+    s->rx_start = 0;
+    s->rx_count = 0;
+}
+
+int serial8250_load(struct serial8250 *s, struct state_reader *r)
+{
+    int ret;
+
+    serial_host_restart(&s->host);
+    reset_registers(s);
+    ret = load_state(s, r);
+    if (ret < 0)
+        reset_registers(s);
+    return ret;
+}
+
+void serial8250_restored(struct serial8250 *s)
+{
+    /* An edge on its way at the save was lost; one more harms nobody. */
+    if (current_conditions(s))
+        irq_line_raise(&s->irq);
+    settle(s);
+}
+
 /* ---- life ---- */
 
 int serial8250_new(const struct serial8250_options *options,
@@ -449,8 +542,7 @@ int serial8250_new(const struct serial8250_options *options,
     }
     s->lock = options->lock;
     s->irq = options->irq;
-    s->divisor = DIVISOR_DEFAULT;
-    s->msr = modem_lines(s);
+    reset_registers(s);
     ret = serial_host_init(&s->host, options, &host_ops, s);
     if (ret < 0) {
         serial8250_free(s);

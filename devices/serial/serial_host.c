@@ -112,6 +112,16 @@ void serial_host_put(struct serial_host *h, uint8_t byte)
     }
 }
 
+void serial_host_restart(struct serial_host *h)
+{
+    serial_host_flush(h);
+    h->tx_count = 0;
+    evloop_remove(h->loop, &h->out);
+    evloop_remove(h->loop, &h->in);
+    h->in_room = 0;
+    h->stats = (struct serial8250_stats){0};
+}
+
 size_t serial_host_room(const struct serial_host *h)
 {
     return SERIAL8250_OUTPUT_MAX - h->tx_count;

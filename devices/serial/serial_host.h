@@ -54,6 +54,11 @@ void serial_host_fini(struct serial_host *h);
 void serial_host_put(struct serial_host *h, uint8_t byte);
 /* Writes what it can, without waiting. */
 void serial_host_flush(struct serial_host *h);
+/*
+ * For another run of the guest: output is flushed once more, what is left of it
+ * is lost, statistics are zero, input is left alone until room is announced.
+ */
+void serial_host_restart(struct serial_host *h);
 /* Bytes of output that can be queued. */
 size_t serial_host_room(const struct serial_host *h);
 
