@@ -65,7 +65,8 @@ static int map_load(struct cow_map *map, const struct cow_format *format,
     return ret < 0 ? ret : cow_format_count(format, map->bits, &map->present);
 }
 
-int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size, bool durable)
+int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size,
+                 enum cow_map_use use)
 {
     struct cow_format format;
     struct stat st;
@@ -85,13 +86,30 @@ int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size, bool durable)
     map->bits = calloc(1, format.bits_len);
     if (!map->bits)
         return -ENOMEM;
-    if (st.st_size == 0)
-        ret = map_format(&format, fd, durable);
+    if (st.st_size == 0 && use != COW_MAP_READONLY)
+        ret = map_format(&format, fd, use == COW_MAP_DURABLE);
     else
         ret = map_load(map, &format, fd, (uint64_t)st.st_size);
     if (ret < 0)
         cow_map_fini(map);
     return ret;
+}
+
+int cow_map_clear(struct cow_map *map, int fd)
+{
+    struct cow_format format;
+    int ret = cow_format_init(&format, map->disk_size);
+
+    if (ret < 0)
+        return ret;
+    memset(map->bits, 0, format.bits_len);
+    map->present = 0;
+    map->dirty_first = 0;
+    map->dirty_end = 0;
+    /* Gives the host's disk back in one call, however much it was. */
+    if (ftruncate(fd, 0) < 0)
+        return -errno;
+    return map_format(&format, fd, false);
 }
 
 void cow_map_fini(struct cow_map *map)

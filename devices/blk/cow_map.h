@@ -31,15 +31,29 @@ struct cow_map {
     uint64_t dirty_end;
 };
 
+/* What the file is to its opener. */
+enum cow_map_use {
+    COW_MAP_SCRATCH,  /* thrown away with the machine: never synced */
+    COW_MAP_DURABLE,  /* formatting it is synced */
+    COW_MAP_READONLY, /* never written; may not be empty */
+};
+
 /*
  * Opens the map of an overlay over a disk of disk_size bytes. An empty file is
- * formatted (durable: and synced); else header, length and map are checked.
+ * formatted; else header, length and map are checked.
  * Returns 0; -EBADMSG (not an overlay for such a disk, or damaged), -EFBIG
  * (disk beyond COW_MAP_DISK_MAX), -EINVAL (disk or file of no use), -ENOMEM,
  * or the host's errno. fd stays the caller's; after an error *map needs no
  * cow_map_fini.
  */
-int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size, bool durable)
+int cow_map_open(struct cow_map *map, int fd, uint64_t disk_size,
+                 enum cow_map_use use) __attribute__((warn_unused_result));
+/*
+ * Makes map and file as if newly formatted, without the clusters' bytes. The
+ * map is empty in any case; after an error (negative errno) the file is not to
+ * be used any more.
+ */
+int cow_map_clear(struct cow_map *map, int fd)
     __attribute__((warn_unused_result));
 /* Frees the bits; accepts a zeroed struct. Writes nothing. */
 void cow_map_fini(struct cow_map *map);

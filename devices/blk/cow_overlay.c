@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/io.h"
 #include "base/num.h"
@@ -25,7 +26,7 @@ struct cow_overlay {
     struct cow_map map;
     uint64_t limit; /* bytes; 0: none */
     bool durable;
-    bool dirty;       /* data written since the last sync */
+    bool dirty;       /* data written since the last sync (or ever) */
     bool sync_failed; /* the host lost data: no later FLUSH may succeed */
     bool no_punch;    /* the host file cannot have holes: stop asking */
     uint8_t *scratch; /* owned; two clusters */
@@ -67,17 +68,20 @@ static int read_base(struct cow_overlay *cow, uint8_t *buf, uint64_t start,
     return cow->base->ops->preadv(cow->base, &iov, 1, start, end - start);
 }
 
+/* Pre: len > 0. */
+static bool is_zero(const uint8_t *p, uint64_t len)
+{
+    return p[0] == 0 && memcmp(p, p + 1, (size_t)(len - 1)) == 0;
+}
+
 /* 1 if the base reads as zeros in a cluster, 0 if not, or a negative errno. */
 static int base_is_zero(struct cow_overlay *cow, uint64_t cluster)
 {
     uint64_t start = cluster_start(cluster);
     uint64_t end = cluster_end(cow, cluster);
-    const uint8_t *p = cow->scratch;
     int ret = read_base(cow, cow->scratch, start, end);
 
-    if (ret < 0)
-        return ret;
-    return p[0] == 0 && memcmp(p, p + 1, (size_t)(end - start - 1)) == 0;
+    return ret < 0 ? ret : is_zero(cow->scratch, end - start);
 }
 
 /* Asks for room for absent clusters that are about to become present. */
@@ -254,6 +258,8 @@ static int cow_pwritev(struct block_backend *b, const struct iovec *iov,
     /* Two entries are kept for merging. */
     if (!num_range_within(offset, len, 0, b->size) || count > BLOCK_IOV_MAX - 2)
         return -EINVAL;
+    if (b->readonly)
+        return -EROFS;
     if (len == 0)
         return 0;
     return cow_count(cow, write_range(cow, iov, count, offset, len));
@@ -331,6 +337,8 @@ static int cow_write_zeroes(struct block_backend *b, uint64_t offset,
 
     if (!num_range_within(offset, len, 0, b->size))
         return -EINVAL;
+    if (b->readonly)
+        return -EROFS;
     end = offset + len;
     while (pos < end && ret == 0) {
         uint64_t cluster = pos / COW_CLUSTER_SIZE;
@@ -353,6 +361,8 @@ static int cow_discard(struct block_backend *b, uint64_t offset, uint64_t len)
 
     if (!num_range_within(offset, len, 0, b->size))
         return -EINVAL;
+    if (b->readonly)
+        return -EROFS;
     end = offset + len;
     cluster = num_align_up(offset, COW_CLUSTER_SIZE) / COW_CLUSTER_SIZE;
     /* Only whole clusters; writing zeros would be no favour to anybody. */
@@ -428,6 +438,13 @@ static const struct block_backend_ops cow_ops = {
     .free = cow_free,
 };
 
+static enum cow_map_use map_use(const struct cow_overlay_options *options)
+{
+    if (options->readonly)
+        return COW_MAP_READONLY;
+    return options->durable ? COW_MAP_DURABLE : COW_MAP_SCRATCH;
+}
+
 int cow_overlay_open(struct block_backend *base, int fd,
                      const struct cow_overlay_options *options,
                      struct block_backend **ret_backend)
@@ -442,14 +459,15 @@ int cow_overlay_open(struct block_backend *base, int fd,
     }
     cow->backend.ops = &cow_ops;
     cow->backend.size = base->size;
+    cow->backend.readonly = options->readonly;
     cow->base = base;
     cow->fd = fd;
     cow->limit = options->limit;
-    cow->durable = options->durable;
+    cow->durable = options->durable && !options->readonly;
     cow->scratch = malloc((size_t)2 * COW_CLUSTER_SIZE);
     if (!cow->scratch)
         goto out_free;
-    ret = cow_map_open(&cow->map, fd, base->size, options->durable);
+    ret = cow_map_open(&cow->map, fd, base->size, map_use(options));
     if (ret < 0)
         goto out_free;
     cow->backend.stats.clusters_present = cow->map.present;
@@ -457,5 +475,94 @@ int cow_overlay_open(struct block_backend *base, int fd,
     return 0;
 out_free:
     cow_free(&cow->backend);
+    return ret;
+}
+
+/* The layer below, or NULL if the base is the raw disk. */
+static const struct cow_overlay *layer_of(const struct cow_overlay *cow)
+{
+    if (cow->base->ops != &cow_ops)
+        return NULL;
+    return (const struct cow_overlay *)cow->base;
+}
+
+/* Who holds a cluster: the topmost overlay that has it, or NULL. */
+static const struct cow_overlay *holder_of(const struct cow_overlay *cow,
+                                           uint64_t cluster)
+{
+    while (cow && !cow_map_get(&cow->map, cluster))
+        cow = layer_of(cow);
+    return cow;
+}
+
+/* One cluster of `from` into the file; zeros stay the hole that is there. */
+static int copy_cluster(const struct cow_overlay *from, uint64_t cluster,
+                        uint8_t *buf, int fd)
+{
+    uint64_t start = cluster_start(cluster);
+    uint64_t len = cluster_end(from, cluster) - start;
+    struct iovec iov = {.iov_base = buf, .iov_len = (size_t)len};
+    uint64_t offset = from->map.data_start + start;
+    int ret = block_file_readv(from->fd, &iov, 1, offset, len);
+
+    if (ret < 0 || is_zero(buf, len))
+        return ret;
+    /* Same disk, same layout: the offset is the same in both files. */
+    return block_file_writev(fd, &iov, 1, offset, len);
+}
+
+static int copy_clusters(const struct cow_overlay *cow, struct cow_map *map,
+                         int fd)
+{
+    uint8_t *buf = malloc(COW_CLUSTER_SIZE);
+    int ret = buf ? 0 : -ENOMEM;
+
+    for (uint64_t i = 0; i < map->clusters && ret == 0; i++) {
+        const struct cow_overlay *from = holder_of(cow, i);
+
+        if (!from)
+            continue;
+        ret = copy_cluster(from, i, buf, fd);
+        cow_map_put(map, i, true);
+    }
+    free(buf);
+    return ret;
+}
+
+int cow_overlay_save(const struct block_backend *b, int fd,
+                     uint64_t *ret_clusters)
+{
+    const struct cow_overlay *cow = (const struct cow_overlay *)b;
+    struct cow_map map;
+    struct stat st;
+    int ret;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (st.st_size != 0)
+        return -EINVAL;
+    ret = cow_map_open(&map, fd, b->size, COW_MAP_SCRATCH);
+    if (ret < 0)
+        return ret;
+    ret = copy_clusters(cow, &map, fd);
+    if (ret == 0)
+        ret = cow_map_write(&map, fd);
+    if (ret == 0)
+        *ret_clusters = map.present;
+    cow_map_fini(&map);
+    return ret;
+}
+
+int cow_overlay_reset(struct block_backend *b)
+{
+    struct cow_overlay *cow = cow_of(b);
+    int ret = 0;
+
+    if (cow->durable || b->readonly)
+        return -EINVAL;
+    if (cow->dirty || cow->map.present > 0)
+        ret = cow_map_clear(&cow->map, cow->fd);
+    cow->dirty = false;
+    b->stats = (struct block_backend_stats){0};
     return ret;
 }

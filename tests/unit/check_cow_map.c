@@ -175,12 +175,15 @@ START_TEST(test_disk_too_large)
     struct cow_map map;
     int fd = blk_memfd();
 
-    ck_assert_int_eq(cow_map_open(&map, fd, COW_MAP_DISK_MAX + SECTOR, false),
+    ck_assert_int_eq(
+        cow_map_open(&map, fd, COW_MAP_DISK_MAX + SECTOR, COW_MAP_SCRATCH),
+        -EFBIG);
+    ck_assert_int_eq(cow_map_open(&map, fd, UINT64_MAX - 511, COW_MAP_SCRATCH),
                      -EFBIG);
-    ck_assert_int_eq(cow_map_open(&map, fd, UINT64_MAX - 511, false), -EFBIG);
-    ck_assert_int_eq(cow_map_open(&map, fd, 0, false), -EINVAL);
-    ck_assert_int_eq(cow_map_open(&map, fd, 513, false), -EINVAL);
-    ck_assert_int_eq(cow_map_open(&map, fd, (uint64_t)1 << 40, false), 0);
+    ck_assert_int_eq(cow_map_open(&map, fd, 0, COW_MAP_SCRATCH), -EINVAL);
+    ck_assert_int_eq(cow_map_open(&map, fd, 513, COW_MAP_SCRATCH), -EINVAL);
+    ck_assert_int_eq(cow_map_open(&map, fd, (uint64_t)1 << 40, COW_MAP_SCRATCH),
+                     0);
     cow_map_put(&map, 7, true);
     cow_map_put(&map, map.clusters - 1, true);
     ck_assert_uint_eq(map.present, 2);
@@ -191,7 +194,8 @@ START_TEST(test_disk_too_large)
     ck_assert_int_eq(cow_map_write(&map, fd), 0);
     ck_assert(!cow_map_is_dirty(&map));
     cow_map_fini(&map);
-    ck_assert_int_eq(cow_map_open(&map, fd, (uint64_t)1 << 40, false), 0);
+    ck_assert_int_eq(cow_map_open(&map, fd, (uint64_t)1 << 40, COW_MAP_SCRATCH),
+                     0);
     ck_assert_uint_eq(map.present, 2);
     ck_assert(cow_map_get(&map, 7) && cow_map_get(&map, map.clusters - 1));
     cow_map_fini(&map);
