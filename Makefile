@@ -53,7 +53,7 @@ LDFLAGS_ALL += $(LDFLAGS)
 BASE_SRC := $(wildcard base/*.c)
 DEVICES_SRC := $(wildcard devices/*.c devices/*/*.c)
 # What harness and monitor share of vmm/: the configuration and the messages.
-VMM_PUBLIC_SRC := vmm/vm_config.c vmm/monitor_proto.c
+VMM_PUBLIC_SRC := vmm/vm_config.c vmm/monitor_proto.c vmm/state_file.c
 VMM_MAIN_SRC := vmm/main.c
 VMM_SRC := $(filter-out $(VMM_PUBLIC_SRC) $(VMM_MAIN_SRC), \
 	$(wildcard vmm/*.c vmm/x86/*.c))
@@ -86,7 +86,7 @@ LIBTRIAL := $(BUILD)/lib/libtrial.a
 LIBCLI := $(BUILD)/lib/libcli.a
 LIBTESTS := $(BUILD)/lib/libtests.a
 
-HARNESS_LIBS := -ljansson -lcrypto -lm
+HARNESS_LIBS := -ljansson -lcrypto -lz -lm
 CHECK_LIBS := -lcheck -lsubunit -lm -lrt
 
 PROGRAMS := $(BUILD)/microsbx $(BUILD)/microsbx-vmm $(BUILD)/agent
@@ -144,7 +144,7 @@ $(BUILD)/obj/tests/bare_guests.o: tests/vm/bare/guests.S
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 		$(LIBVMMPUBLIC) $(LIBDEVICES) $(LIBBASE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC_PIE) -o $@ $^ -lfdt
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC_PIE) -o $@ $^ -lfdt -lcrypto -lz
 
 $(BUILD)/microsbx: $(call objects,cli/main.c) $(LIBCLI) $(LIBTRIAL) \
 		$(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)

@@ -38,6 +38,11 @@
 #define STATE_TAG_SERIAL "seri"
 #define STATE_TAG_SLOT "slot"
 
+/* Groups that the comparison knows. */
+#define STATE_GROUP_CLOCK "clok" /* of vm: u64 of KVM's clock first */
+#define STATE_GROUP_LAPIC "lapc" /* of cpu: the register page's first 1 KiB */
+#define STATE_GROUP_MSRS "msrs"  /* of cpu: u32 index and u64 value each */
+
 /* ---- writing ---- */
 
 struct state_file_writer {

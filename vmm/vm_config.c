@@ -101,6 +101,7 @@ int vm_config_encode(const struct vm_config *config, void *buf, size_t size,
     state_put_u64(&w, config->guest_cid);
     state_put_u8(&w, config->vsock_dial);
     state_put_u8(&w, config->hide_rdrand);
+    state_put_u8(&w, config->renew_generation);
     state_put_u8(&w, config->track_dirty);
     state_put_u8(&w, config->debug_exit);
     state_put_u32(&w, config->disk_count);
@@ -151,6 +152,7 @@ static void decode_fields(struct state_reader *r, struct vm_config *c)
     c->guest_cid = state_get_u64(r);
     c->vsock_dial = get_bool(r);
     c->hide_rdrand = get_bool(r);
+    c->renew_generation = get_bool(r);
     c->track_dirty = get_bool(r);
     c->debug_exit = get_bool(r);
     c->disk_count = state_get_u32(r);
@@ -188,7 +190,8 @@ static bool vsock_is_sane(const struct vm_config *c)
 static bool origin_is_sane(const struct vm_config *c)
 {
     if (c->state_fd < 0)
-        return c->kernel_fd >= 0 && c->memory_fd < 0 && !c->track_dirty;
+        return c->kernel_fd >= 0 && c->memory_fd < 0 && !c->track_dirty &&
+               !c->renew_generation;
     return c->memory_fd >= 0 && c->kernel_fd < 0 && c->initrd_fd < 0;
 }
 

@@ -67,9 +67,11 @@ struct vm_config {
     int vsock_listen_fd; /* listening Unix socket, or -1 */
     bool vsock_dial;     /* the harness answers MONITOR_VSOCK_DIAL */
 
-    bool hide_rdrand; /* the guest sees neither RDRAND nor RDSEED */
-    bool track_dirty; /* MONITOR_ROLLBACK is possible; with state_fd */
-    bool debug_exit;  /* the guest has the debug-exit port */
+    bool hide_rdrand;      /* the guest sees neither RDRAND nor RDSEED */
+    bool renew_generation; /* a restored guest is given a new generation id and
+                            * told so, when it starts; with state_fd */
+    bool track_dirty;      /* MONITOR_ROLLBACK is possible; with state_fd */
+    bool debug_exit;       /* the guest has the debug-exit port */
 
     uint32_t disk_count;
     struct vm_disk disks[VM_DISKS_MAX];

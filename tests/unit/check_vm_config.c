@@ -92,6 +92,7 @@ static struct vm_config fullest_restored(void)
     c.state_fd = 106;
     c.memory_fd = 107;
     c.track_dirty = true;
+    c.renew_generation = true;
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
         c.disks[i].mode = VM_DISK_COW;
         c.disks[i].overlay_fd = FD_OVERLAY + (int)i;
@@ -144,6 +145,7 @@ static void check_round_trip(const struct vm_config *c)
     ck_assert_int_eq(out.state_fd, c->state_fd);
     ck_assert_int_eq(out.memory_fd, c->memory_fd);
     ck_assert_int_eq(out.hide_rdrand, c->hide_rdrand);
+    ck_assert_int_eq(out.renew_generation, c->renew_generation);
     ck_assert_int_eq(out.track_dirty, c->track_dirty);
     ck_assert_int_eq(out.debug_exit, c->debug_exit);
     ck_assert_int_eq(out.console_in_fd, c->console_in_fd);
@@ -297,7 +299,10 @@ static void spoil(struct vm_config *c, int how)
     case 19:
         c->track_dirty = true;
         break;
-    case 20: /* kernel and state */
+    case 20:
+        c->renew_generation = true;
+        break;
+    case 21: /* kernel and state */
         c->state_fd = 150;
         c->memory_fd = 151;
         break;
@@ -409,7 +414,7 @@ int main(void)
     tcase_add_test(tc, encoding_needs_room);
     tcase_add_test(tc, length_must_be_exact);
     tcase_add_test(tc, descriptors_must_be_exact);
-    tcase_add_loop_test(tc, nonsense_is_refused, 0, 21);
+    tcase_add_loop_test(tc, nonsense_is_refused, 0, 22);
     tcase_add_test(tc, restoring_needs_state_and_memory);
     tcase_add_test(tc, vsock_parts_need_vsock);
     tcase_add_test(tc, flipped_bits);
