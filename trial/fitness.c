@@ -13,6 +13,8 @@
 #include "base/io.h"
 #include "trial/monitor.h"
 
+#define STAMP_MAX (sizeof(struct monitor_probe) + 512)
+
 static const char REMEDY[] =
     "run microsbx doctor for details; use a host with VT-x or AMD-V, or run "
     "inside the emulated host: scripts/kvmhost -- COMMAND";
@@ -65,28 +67,65 @@ static bool stamp_path(char *buf, size_t size)
     return true;
 }
 
-int fitness_require(int kvm_fd, struct failure *f)
+/* The answer of an earlier probe: 0, or a negative errno. */
+static int read_stamp(const char *path, struct monitor_probe *ret_probe)
 {
+    uint8_t buf[STAMP_MAX];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -errno : io_read_full(fd, buf, sizeof(buf));
+
+    io_close(&fd);
+    if (n < 0)
+        return (int)n;
+    return monitor_probe_decode(buf, (size_t)n, ret_probe);
+}
+
+/* By one rename; without it the next one probes again, and that is all. */
+static void write_stamp(const char *path, const struct monitor_probe *probe)
+{
+    uint8_t buf[STAMP_MAX];
+    char temporary[4200];
+    size_t len = 0;
+    bool done = false;
+    int fd;
+
+    snprintf(temporary, sizeof(temporary), "%s.%d", path, (int)getpid());
+    fd = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return;
+    if (monitor_probe_encode(probe, buf, sizeof(buf), &len) == 0)
+        done = io_write_full(fd, buf, len) == 0;
+    io_close(&fd);
+    if (!done || rename(temporary, path) != 0)
+        unlink(temporary);
+}
+
+int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
+                  struct failure *f)
+{
+    struct failure unfit_why;
     struct monitor *m = NULL;
-    struct monitor_probe probe;
     char stamp[4096];
     bool have_stamp = stamp_path(stamp, sizeof(stamp));
     int ret;
 
-    if (have_stamp && access(stamp, F_OK) == 0)
+    if (have_stamp && read_stamp(stamp, ret_probe) == 0)
         return 0;
     ret = monitor_spawn(&m, f);
     if (ret == 0)
-        ret = monitor_probe(m, kvm_fd, &probe, f);
+        ret = monitor_probe(m, kvm_fd, ret_probe, f);
     monitor_free(m);
-    if (ret != 0)
-        return ret;
-    if (!fitness_judge(&probe, f))
-        return -ENODEV;
-    if (have_stamp) {
-        int fd = open(stamp, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    if (ret == 0 && have_stamp && fitness_judge(ret_probe, &unfit_why))
+        write_stamp(stamp, ret_probe);
+    return ret;
+}
 
-        io_close(&fd);
-    }
-    return 0;
+int fitness_require(int kvm_fd, struct failure *f)
+{
+    struct monitor_probe probe;
+    int ret = fitness_probe(kvm_fd, &probe, f);
+
+    if (ret == 0 && !fitness_judge(&probe, f))
+        ret = -ENODEV;
+    return ret;
 }

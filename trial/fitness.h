@@ -22,9 +22,15 @@
 bool fitness_judge(const struct monitor_probe *probe, struct failure *f);
 
 /*
- * Measures and judges, once per boot of the host: a fit verdict is remembered
- * in $XDG_RUNTIME_DIR/microsbx (if there is one), an unfit one never.
- * kvm_fd is borrowed. 0, or a negative errno with *f filled.
+ * What the monitor finds out about this host's KVM, unfit or not. A fit one's
+ * answer is remembered in $XDG_RUNTIME_DIR/microsbx (if there is one) until the
+ * host boots. kvm_fd is borrowed. 0, or a negative errno with *f filled.
+ */
+int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
+                  struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * Probes and judges. kvm_fd is borrowed. 0, or a negative errno with *f filled.
  */
 int fitness_require(int kvm_fd, struct failure *f)
     __attribute__((warn_unused_result));

@@ -242,6 +242,21 @@ int monitor_rolled_back_decode(const void *buf, size_t len,
     return 0;
 }
 
+const struct probe_cpuid_place PROBE_CPUID[PROBE_CPUID_WORDS] = {
+    {"1.ecx", 1, 0, 2},
+    {"1.edx", 1, 0, 3},
+    {"7.ebx", 7, 0, 1},
+    {"7.ecx", 7, 0, 2},
+    {"7.edx", 7, 0, 3},
+    {"7.1.eax", 7, 1, 0},
+    {"d.eax", 0xd, 0, 0},
+    {"d.1.eax", 0xd, 1, 0},
+    {"80000001.ecx", 0x80000001u, 0, 2},
+    {"80000001.edx", 0x80000001u, 0, 3},
+    {"80000008.ebx", 0x80000008u, 0, 1},
+    {"40000001.eax", 0x40000001u, 0, 0},
+};
+
 static void put_findings(struct state_writer *w, const struct monitor_probe *p)
 {
     state_put_u32(w, (uint32_t)p->guest_runs);
@@ -252,6 +267,8 @@ static void put_findings(struct state_writer *w, const struct monitor_probe *p)
     state_put_string(w, p->cpu_vendor);
     state_put_string(w, p->cpu_model);
     state_put_u8(w, p->svm_or_vmx_in_guest_cpuid);
+    for (unsigned i = 0; i < PROBE_CPUID_WORDS; i++)
+        state_put_u32(w, p->cpuid[i]);
 }
 
 int monitor_probe_encode(const struct monitor_probe *p, void *buf, size_t size,
@@ -291,6 +308,8 @@ static void get_findings(struct state_reader *r, struct monitor_probe *p)
     state_get_string(r, p->cpu_vendor, sizeof(p->cpu_vendor));
     state_get_string(r, p->cpu_model, sizeof(p->cpu_model));
     p->svm_or_vmx_in_guest_cpuid = get_bool(r);
+    for (unsigned i = 0; i < PROBE_CPUID_WORDS; i++)
+        p->cpuid[i] = state_get_u32(r);
 }
 
 int monitor_probe_decode(const void *buf, size_t len,

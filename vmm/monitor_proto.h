@@ -188,6 +188,15 @@ enum probe_result {
 
 #define PROBE_MISSING_MAX 32u
 
+/* CPUID words of a probe: where they are, and the name a person may look up. */
+#define PROBE_CPUID_WORDS 12u
+struct probe_cpuid_place {
+    const char *name; /* "7.ebx" */
+    uint32_t function, index;
+    unsigned reg; /* EAX 0, EBX 1, ECX 2, EDX 3 */
+};
+extern const struct probe_cpuid_place PROBE_CPUID[PROBE_CPUID_WORDS];
+
 struct monitor_probe {
     int32_t error; /* 0, or errno of the ioctl that ended the probe */
     char text[MONITOR_TEXT_MAX + 1]; /* which and why, if error */
@@ -203,6 +212,8 @@ struct monitor_probe {
     char cpu_vendor[13];
     char cpu_model[49];
     bool svm_or_vmx_in_guest_cpuid; /* nested on offer by this KVM */
+    /* What a guest of ours with one CPU sees: PROBE_CPUID's words. */
+    uint32_t cpuid[PROBE_CPUID_WORDS];
 };
 
 /* Encoders and strict decoders: 0, -ENOSPC or -EBADMSG. */

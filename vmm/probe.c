@@ -12,6 +12,7 @@
 #include "vmm/kvm.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/tiny_guest.h"
+#include "vmm/x86/xcr0.h"
 
 /*
  * A guest that does not answer within this is taken for one that cannot.
@@ -215,6 +216,23 @@ static void probe_guest(int kvm_fd, struct kvm_cpuid2 *cpuid,
     probe_instructions(kvm_fd, cpuid, probe);
 }
 
+/* What a guest of ours would see. Changes the table into that guest's. */
+static void probe_cpuid(int kvm_fd, struct kvm_cpuid2 *cpuid,
+                        struct monitor_probe *probe)
+{
+    const struct cpuid_options options = {
+        .cpu_count = 1,
+        .tsc_deadline = probe->tsc_deadline,
+        .xsave = cpuid_offers_xsave(cpuid) && xcr0_works(kvm_fd, cpuid),
+    };
+
+    if (cpuid_prepare(cpuid, &options) < 0)
+        return;
+    for (unsigned i = 0; i < PROBE_CPUID_WORDS; i++)
+        probe->cpuid[i] = cpuid_word(cpuid, PROBE_CPUID[i].function,
+                                     PROBE_CPUID[i].index, PROBE_CPUID[i].reg);
+}
+
 void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
 {
     struct kvm_cpuid2 *cpuid = NULL;
@@ -231,5 +249,6 @@ void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
     }
     ret_probe->svm_or_vmx_in_guest_cpuid = cpuid_offers_nested(cpuid);
     probe_guest(kvm_fd, cpuid, ret_probe);
+    probe_cpuid(kvm_fd, cpuid, ret_probe);
     free(cpuid);
 }

@@ -82,6 +82,7 @@ static struct monitor_probe some_probe(void)
         .cpu_vendor = "GenuineIntel",
         .cpu_model = "A model",
         .svm_or_vmx_in_guest_cpuid = true,
+        .cpuid = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0xffffffff},
     };
 
     for (unsigned i = 0; i < PROBE_MISSING_MAX; i++)
@@ -223,6 +224,7 @@ START_TEST(probe_round_trip)
     ck_assert_str_eq(out.cpu_model, p.cpu_model);
     ck_assert_int_eq(out.svm_or_vmx_in_guest_cpuid,
                      p.svm_or_vmx_in_guest_cpuid);
+    ck_assert_mem_eq(out.cpuid, p.cpuid, sizeof(p.cpuid));
 }
 END_TEST
 

@@ -153,6 +153,18 @@ static struct kvm_cpuid_entry2 *find(struct kvm_cpuid2 *cpuid,
     return NULL;
 }
 
+uint32_t cpuid_word(const struct kvm_cpuid2 *cpuid, uint32_t function,
+                    uint32_t index, unsigned reg)
+{
+    for (uint32_t i = 0; i < cpuid->nent; i++) {
+        struct kvm_cpuid_entry2 e = cpuid->entries[i];
+
+        if (e.function == function && e.index == index)
+            return *entry_reg(&e, (int)reg);
+    }
+    return 0;
+}
+
 bool cpuid_offers_nested(const struct kvm_cpuid2 *cpuid)
 {
     for (uint32_t i = 0; i < cpuid->nent; i++) {

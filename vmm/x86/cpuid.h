@@ -36,6 +36,10 @@ int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
 /* Writes the APIC id of one vCPU into the leaves that carry it. */
 void cpuid_set_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id);
 
+/* One register (EAX 0, EBX 1, ECX 2, EDX 3) of a leaf; 0 if it is not there. */
+uint32_t cpuid_word(const struct kvm_cpuid2 *cpuid, uint32_t function,
+                    uint32_t index, unsigned reg);
+
 /* True if the table offers SVM or VMX. */
 bool cpuid_offers_nested(const struct kvm_cpuid2 *cpuid);
 /* True if the table offers XSAVE. */
