@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 const struct verb *const *cli_verbs(void)
 {
     static const struct verb *const VERBS[] = {
-        &VERB_DOCTOR, &VERB_RUN, &VERB_BOOT, &VERB_IMAGE, NULL,
+        &VERB_DOCTOR, &VERB_RUN, &VERB_SNAPSHOT, &VERB_BOOT, &VERB_IMAGE, NULL,
     };
 
     return VERBS;
@@ -63,6 +64,13 @@ int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
     }
     *ret_fd = fd;
     return 0;
+}
+
+bool cli_signal_pending(int fd)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+
+    return poll(&p, 1, 0) > 0;
 }
 
 bool cli_is_terminal(FILE *stream)

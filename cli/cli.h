@@ -26,6 +26,7 @@ extern const struct verb VERB_BOOT;
 extern const struct verb VERB_DOCTOR;
 extern const struct verb VERB_IMAGE;
 extern const struct verb VERB_RUN;
+extern const struct verb VERB_SNAPSHOT;
 
 /* All verbs, NULL-ended. */
 const struct verb *const *cli_verbs(void);
@@ -47,6 +48,9 @@ int cli_fail(const struct verb *verb, const struct failure *failure);
  */
 int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
     __attribute__((warn_unused_result));
+
+/* True if one of them has come; it stays to be read. */
+bool cli_signal_pending(int fd);
 
 /* True if colours and moving lines are welcome on this stream. */
 bool cli_is_terminal(FILE *stream);

@@ -18,6 +18,7 @@
 #include "cli/console.h"
 #include "cli/machine_options.h"
 #include "cli/run_options.h"
+#include "cli/snapshot_options.h"
 #include "trial/fitness.h"
 #include "trial/result.h"
 #include "trial/trial.h"
@@ -28,6 +29,7 @@ struct run {
     struct machine_spec machine_spec;
     struct machine machine;
     struct run_options opts;
+    struct snapshot_source source;
     struct console console;
     struct trial_result result;
     int json_fd; /* -1: none; STDOUT_FILENO for "-" */
@@ -119,6 +121,42 @@ static void show_progress(void *ctx, const char *phase)
     fflush(stderr);
 }
 
+/* The machine to boot, and whether this host can. */
+static int open_machine(struct run *run, struct failure *f)
+{
+    struct trial_spec *s = &run->opts.spec;
+    int ret;
+
+    run->machine_spec.debug_exit = s->no_agent;
+    ret = machine_open(&run->machine_spec, &run->machine, f);
+    run->opened = ret == 0;
+    if (ret == 0 && run->machine.has_image)
+        ret = run_options_add_image(&run->opts, &run->machine.image, f);
+    /* Tiny guests run on a KVM that interprets guest kernels, too. */
+    if (ret == 0 && !s->no_agent)
+        ret = fitness_require(run->machine.config.kvm_fd, f);
+    return ret;
+}
+
+/* The machine of the snapshot, and whether this host can. */
+static int restore_machine(struct run *run, struct failure *f)
+{
+    const struct snapshot *snapshot = run->source.snapshot;
+    struct trial_spec *s = &run->opts.spec;
+    int ret = machine_restore(&run->machine_spec, snapshot, &run->machine, f);
+
+    run->opened = ret == 0;
+    if (ret == 0)
+        ret = run_options_add_manifest(&run->opts, &snapshot->manifest, f);
+    if (ret == 0)
+        ret = snapshot_source_check_host(&run->source,
+                                         run->machine.config.kvm_fd, f);
+    s->restore = &run->source.restore;
+    if (run->source.send_fd >= 0)
+        s->stdin_fd = run->source.send_fd;
+    return ret;
+}
+
 static int prepare(struct run *run, struct failure *f)
 {
     struct trial_spec *s = &run->opts.spec;
@@ -131,16 +169,12 @@ static int prepare(struct run *run, struct failure *f)
         ret = cli_watch_signals(true, &s->signal_fd, f);
     if (ret == 0)
         ret = machine_options_read(&run->options, &run->machine_spec, f);
-    if (ret != 0)
-        return ret;
-    run->machine_spec.debug_exit = s->no_agent;
-    ret = machine_open(&run->machine_spec, &run->machine, f);
-    run->opened = ret == 0;
-    if (ret == 0 && run->machine.has_image)
-        ret = run_options_add_image(&run->opts, &run->machine.image, f);
-    /* Tiny guests run on a KVM that interprets guest kernels, too. */
-    if (ret == 0 && !s->no_agent)
-        ret = fitness_require(run->machine.config.kvm_fd, f);
+    if (ret == 0)
+        ret = snapshot_source_open(&run->options, s->argv != NULL,
+                                   &run->machine_spec, &run->source, f);
+    if (ret == 0)
+        ret = run->source.snapshot ? restore_machine(run, f)
+                                   : open_machine(run, f);
     if (ret == 0 && s->tty) {
         console_init(&run->console, STDIN_FILENO);
         get_winsize(run, &s->tty_rows, &s->tty_columns);
@@ -263,6 +297,7 @@ static void run_free(struct run *run)
     io_close(&run->opts.spec.signal_fd);
     if (run->opened)
         machine_close(&run->machine);
+    snapshot_source_fini(&run->source);
     run_options_fini(&run->opts);
     machine_spec_fini(&run->machine_spec);
     free(run);
@@ -282,6 +317,7 @@ static int run_main(const struct verb *verb, int argc, char **argv)
     run->json_fd = run->out_fd = run->err_fd = -1;
     run->opts.spec.signal_fd = -1;
     machine_spec_init(&run->machine_spec);
+    snapshot_source_init(&run->source);
     status = cli_parse(verb, argc, argv, &run->options);
     if (status >= 0) {
         run_free(run);
@@ -311,15 +347,18 @@ const struct verb VERB_RUN = {
     .description =
         "Boots a machine of its own, waits for its agent, runs the command as "
         "an unprivileged user, passes its output and exit status on, and "
-        "leaves nothing behind. With --no-agent the guest itself is the trial. "
+        "leaves nothing behind. With --snapshot the machine goes on from where "
+        "it was frozen, in place of booting. With --no-agent the guest itself "
+        "is the trial. "
         "The monitor process is not confined further in this version (jail: "
         "none).",
     .example =
         "  microsbx run --image python -- python3 -c 'print(6 * 7)'\n"
         "  microsbx run --image python --put model.npz:/tmp/m.npz \\\n"
         "      --timeout 30s --json result.json -- python3 -c 'import numpy'\n"
-        "  microsbx run --kernel unikernel.elf --no-agent --timeout 5s\n",
-    .groups = {&MACHINE_OPTIONS, &TRIAL_OPTIONS, NULL},
+        "  microsbx run --kernel unikernel.elf --no-agent --timeout 5s\n"
+        "  microsbx run --snapshot ./warm -- python3 -c 'import numpy'\n",
+    .groups = {&MACHINE_OPTIONS, &TRIAL_OPTIONS, &SNAPSHOT_OPTIONS, NULL},
     .takes_command = true,
     .main = run_main,
 };

@@ -100,6 +100,10 @@ void cli_print_help(FILE *out, const struct verb *verb)
         for (const struct option_spec *s = verb->groups[g]->specs; s->name; s++)
             print_option(out, s);
     }
+    if (verb->verbs)
+        fputs("\nWords:\n", out);
+    for (size_t i = 0; verb->verbs && verb->verbs[i]; i++)
+        print_term(out, verb->verbs[i]->name, verb->verbs[i]->summary);
     fprintf(out, "\nExample:\n%s", verb->example);
 }
 
@@ -167,6 +171,8 @@ static void man_verb(FILE *out, const struct verb *verb)
     fputs(".Pp\nExample:\n.Bd -literal\n", out);
     man_text(out, verb->example);
     fputs(".Ed\n", out);
+    for (size_t i = 0; verb->verbs && verb->verbs[i]; i++)
+        man_verb(out, verb->verbs[i]);
 }
 
 void cli_print_manual(FILE *out)

@@ -36,6 +36,8 @@ struct verb {
     const struct option_group *groups[OPTION_GROUPS_MAX + 1]; /* NULL-ended */
     /* Options end at the first word that is none (a COMMAND follows). */
     bool takes_command;
+    /* Verbs of its own behind it ("snapshot create"), NULL-ended, or NULL. */
+    const struct verb *const *verbs;
     /* argv[0] is the verb. Returns the program's exit status. */
     int (*main)(const struct verb *verb, int argc, char **argv);
 };

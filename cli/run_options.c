@@ -357,48 +357,83 @@ static int read_result_options(const struct options *options,
     return 0;
 }
 
-int run_options_read(const struct options *options, struct run_options *ret,
-                     struct failure *f)
+int run_options_read_inputs(const struct options *options,
+                            struct run_options *ret, struct failure *f)
 {
     struct trial_spec *s = &ret->spec;
+    unsigned long long ready = TRIAL_READY_TIMEOUT_MS;
     int error;
 
     s->stdin_fd = -1;
     s->out = (struct trial_sink){.fd = -1};
     s->err = (struct trial_sink){.fd = -1};
     s->signal_fd = -1;
-    s->no_agent = options_has(options, "no-agent");
-    error = s->no_agent ? check_no_agent(options, f)
-                        : read_command(options, ret, f);
-    if (error == 0)
-        error = read_env(options, ret, f);
+    s->output_limit = TRIAL_OUTPUT_LIMIT_DEFAULT;
+    s->pids_limit = TRIAL_PIDS_LIMIT_DEFAULT;
+    error = read_env(options, ret, f);
     if (error == 0)
         error = read_files(options, ret, f);
+    if (error == 0)
+        error = options_get_duration_ms(options, "ready-timeout", &ready, f);
+    if (error == 0 && ready == 0)
+        error = fail_usage("ready-timeout", "0", "would end it at once",
+                           "give a longer duration", f);
+    s->ready_ms = ready;
+    s->env = ret->env;
+    s->workdir = options_get(options, "workdir");
+    s->user = options_get(options, "user");
+    return error;
+}
+
+int run_options_read(const struct options *options, struct run_options *ret,
+                     struct failure *f)
+{
+    struct trial_spec *s = &ret->spec;
+    /* Whether a process that waits there may do without, is seen later. */
+    bool optional = options_has(options, "snapshot");
+    int error = run_options_read_inputs(options, ret, f);
+
+    s->no_agent = options_has(options, "no-agent");
+    if (error == 0 && s->no_agent)
+        error = check_no_agent(options, f);
+    else if (error == 0 && (options->positional_count > 0 || !optional))
+        error = read_command(options, ret, f);
     if (error == 0)
         error = read_limits(options, s, f);
     if (error == 0)
         error = read_result_options(options, ret, f);
-    s->env = ret->env;
-    s->workdir = options_get(options, "workdir");
-    s->user = options_get(options, "user");
     s->tty = options_has(options, "tty");
     if (s->tty || options_has(options, "interactive"))
         s->stdin_fd = STDIN_FILENO;
     return error;
 }
 
-int run_options_add_image(struct run_options *run, const struct image *image,
-                          struct failure *f)
+static int add_defaults(struct run_options *run, char *const *env,
+                        const char *user, const char *workdir,
+                        struct failure *f)
 {
     int ret = 0;
 
-    for (size_t i = 0; ret == 0 && i < image->env_count; i++)
-        ret = add_env(run, image->env[i], false, f);
+    for (; env && *env && ret == 0; env++)
+        ret = add_env(run, *env, false, f);
     if (!run->spec.user)
-        run->spec.user = image->user;
+        run->spec.user = user;
     if (!run->spec.workdir)
-        run->spec.workdir = image->workdir;
+        run->spec.workdir = workdir;
     return ret;
+}
+
+int run_options_add_image(struct run_options *run, const struct image *image,
+                          struct failure *f)
+{
+    return add_defaults(run, image->env, image->user, image->workdir, f);
+}
+
+int run_options_add_manifest(struct run_options *run,
+                             const struct snapshot_manifest *m,
+                             struct failure *f)
+{
+    return add_defaults(run, m->env, m->user, m->workdir, f);
 }
 
 void run_options_fini(struct run_options *run)

@@ -33,11 +33,20 @@ struct run_options {
  */
 int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f) __attribute__((warn_unused_result));
+/* Only what goes into a guest: environment, user, folder, files; as above. */
+int run_options_read_inputs(const struct options *options,
+                            struct run_options *ret, struct failure *f)
+    __attribute__((warn_unused_result));
 void run_options_fini(struct run_options *run);
 
 /* Adds the image's environment, user and folder where none was given. */
 int run_options_add_image(struct run_options *run, const struct image *image,
                           struct failure *f)
+    __attribute__((warn_unused_result));
+/* The same of a snapshot, which remembers its image's. */
+int run_options_add_manifest(struct run_options *run,
+                             const struct snapshot_manifest *m,
+                             struct failure *f)
     __attribute__((warn_unused_result));
 
 #endif

@@ -173,7 +173,8 @@ static int add_disk(struct machine *m, const struct machine_spec *spec,
     if (ret == 0)
         ret = lock_disk(fd, path, mode == VM_DISK_RW, f);
     if (ret == 0 && mode == VM_DISK_COW)
-        ret = machine_open_overlay(spec->overlay_in_memory, &disk->overlay_fd, f);
+        ret =
+            machine_open_overlay(spec->overlay_in_memory, &disk->overlay_fd, f);
     m->disk_paths[c->disk_count] = strdup(path);
     if (ret == 0 && !m->disk_paths[c->disk_count])
         ret = fail_disk(path, "out of memory", NULL, -ENOMEM, f);

@@ -122,13 +122,17 @@ static json_t *started_at(double when)
     return json_string(shown);
 }
 
-static json_t *time_object(const struct trial_result *r)
+static json_t *time_object(const struct trial_result *r,
+                           const struct trial_spec *spec)
 {
     uint64_t last = r->exec_end_ns ? r->exec_end_ns : r->end_ns;
     json_t *o = json_object();
 
     json_object_set_new(o, "queued_ms", json_integer(0));
-    json_object_set_new(o, "restore_ms", json_null());
+    json_object_set_new(o, "restore_ms",
+                        spec->restore
+                            ? milliseconds(r->started_ns, r->running_ns)
+                            : json_null());
     json_object_set_new(o, "ready_ms",
                         milliseconds(r->started_ns, r->ready_ns));
     json_object_set_new(o, "exec_ms", milliseconds(r->exec_ns, last));
@@ -192,21 +196,40 @@ static json_t *command_list(const struct trial_spec *spec)
     return list;
 }
 
+/* A NULL-ended list of texts; NULL is null. */
+static json_t *text_list(char *const *words)
+{
+    json_t *list = words ? json_array() : json_null();
+
+    for (; words && *words; words++)
+        json_array_append_new(list, text(*words));
+    return list;
+}
+
+/* What the trial started from: an image, or a snapshot (and its image). */
 static json_t *baseline_object(const struct trial_result *r,
+                               const struct trial_spec *spec,
                                const struct image *image)
 {
+    const struct snapshot *snapshot =
+        spec->restore ? spec->restore->snapshot : NULL;
+    const struct snapshot_manifest *m = snapshot ? &snapshot->manifest : NULL;
+    const char *name = image ? image->name : NULL;
+    const char *sha256 = image ? image->rootfs.sha256 : NULL;
+    const char *kernel = r->kernel_release[0] ? r->kernel_release : NULL;
     json_t *o = json_object();
     char cpu[64];
 
     host_cpu_model(cpu, sizeof(cpu));
-    json_object_set_new(o, "image", image ? text(image->name) : json_null());
-    json_object_set_new(o, "image_sha256",
-                        image ? text(image->rootfs.sha256) : json_null());
-    json_object_set_new(o, "snapshot", json_null());
-    json_object_set_new(o, "warmup", json_null());
-    json_object_set_new(o, "kernel",
-                        r->kernel_release[0] ? text(r->kernel_release)
-                                             : json_null());
+    if (m && m->has_image) {
+        name = m->image_name;
+        sha256 = m->disk_count > 0 ? m->disks[0].sha256 : NULL;
+    }
+    json_object_set_new(o, "image", text(name));
+    json_object_set_new(o, "image_sha256", text(sha256));
+    json_object_set_new(o, "snapshot", text(snapshot ? snapshot->id : NULL));
+    json_object_set_new(o, "warmup", m ? text_list(m->warmup) : json_null());
+    json_object_set_new(o, "kernel", text(kernel));
     json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
     json_object_set_new(o, "cpu_model", text(cpu));
     return o;
@@ -245,19 +268,57 @@ static json_t *violations_list(const struct trial_result *r)
     return list;
 }
 
-/* What this version has nothing to say about yet, in its place. */
-static void set_snapshot_fields(json_t *o, const struct trial_result *r)
+/* Who showed that the trial started from the very snapshot, or null. */
+static json_t *proof_object(const struct proof *proof)
 {
+    json_t *o;
+
+    if (!proof->done)
+        return json_null();
+    o = json_object();
+    json_object_set_new(
+        o, "by", text(proof->exposed ? "exposed_monitor" : "fresh_monitor"));
+    json_object_set_new(o, "root", text(proof->root));
+    return o;
+}
+
+/* Pinned: for the trial's whole time, or not. */
+static json_t *pinned_word(const struct trial_result *r,
+                           const struct trial_restore *restore)
+{
+    if (!restore || !restore->pinned)
+        return json_null();
+    return text(r->pin_expired ? "expired" : "held");
+}
+
+static json_t *clock_text(const struct trial_restore *restore)
+{
+    if (!restore || !restore->pinned)
+        return json_null();
+    return started_at((double)restore->clock_ns / 1e9);
+}
+
+/* How the trial got to where it started. */
+static void set_snapshot_fields(json_t *o, const struct trial_result *r,
+                                const struct trial_spec *spec)
+{
+    const struct trial_restore *restore = spec->restore;
+    bool pinned = restore && restore->pinned;
     json_t *dirty = json_object();
     uint64_t clusters = 0;
 
     for (uint32_t i = 0; r->has_stats && i < r->stats.disk_count; i++)
         clusters += r->stats.disks[i].clusters;
-    json_object_set_new(o, "checked", json_null());
-    json_object_set_new(o, "reset", json_string("boot"));
-    json_object_set_new(o, "proof", json_null());
-    json_object_set_new(o, "seed", json_null());
-    json_object_set_new(o, "clock", json_null());
+    json_object_set_new(
+        o, "checked",
+        text(restore ? snapshot_check_name(restore->snapshot->checked) : NULL));
+    json_object_set_new(o, "reset", text(restore ? "process" : "boot"));
+    json_object_set_new(o, "proof", proof_object(&r->proof));
+    json_object_set_new(o, "seed",
+                        pinned ? json_integer((json_int_t)restore->seed)
+                               : json_null());
+    json_object_set_new(o, "clock", clock_text(restore));
+    json_object_set_new(o, "pinned", pinned_word(r, restore));
     json_object_set_new(dirty, "pages", json_null());
     json_object_set_new(dirty, "clusters", json_integer((json_int_t)clusters));
     json_object_set_new(o, "dirty", dirty);
@@ -298,15 +359,15 @@ char *result_to_json(const struct trial_result *r,
                                        : stream_object(&r->err, &spec->err));
     json_object_set_new(o, "files", files_list(r, spec));
     json_object_set_new(o, "started_at", started_at(r->started_at));
-    json_object_set_new(o, "time", time_object(r));
+    json_object_set_new(o, "time", time_object(r, spec));
     json_object_set_new(o, "peak", peak_object(r));
     json_object_set_new(o, "limits", limits_object(spec, machine));
     json_object_set_new(o, "command", command_list(spec));
     json_object_set_new(o, "labels", json_object());
-    json_object_set_new(o, "baseline", baseline_object(r, image));
+    json_object_set_new(o, "baseline", baseline_object(r, spec, image));
     json_object_set_new(o, "host", host_object());
     json_object_set_new(o, "jail", jail_object());
-    set_snapshot_fields(o, r);
+    set_snapshot_fields(o, r, spec);
     json_object_set_new(o, "brokers", json_array());
     json_object_set_new(o, "violations", violations_list(r));
     line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |

@@ -70,6 +70,17 @@ void runner_fail(struct runner *r, const char *cause, const char *object,
     runner_event(r, "failed", cause);
 }
 
+void runner_fail_with(struct runner *r, const struct failure *f)
+{
+    r->phase = RUNNER_OVER;
+    if (r->facts->host_failed)
+        return;
+    r->result->failure = *f;
+    r->facts->host_failed = true;
+    r->facts->cause = r->result->failure.code;
+    runner_event(r, "failed", f->code);
+}
+
 void runner_enter_phase(struct runner *r, enum runner_phase phase,
                         const char *name)
 {
@@ -416,12 +427,15 @@ static int prepare(struct runner *r)
     }
     for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
         r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
+    r->machine_memory = r->machine->config.memory_bytes;
     if (!r->spec->no_agent)
         machine_add_vsock(r->machine);
     ret = monitor_spawn(&r->monitor, f);
     if (ret == 0)
         ret = monitor_build(r->monitor, &r->machine->config, &names, f);
     vm_config_fini(&r->machine->config);
+    if (ret == 0)
+        ret = runner_prove(r);
     if (ret == 0) {
         ret = monitor_start(r->monitor);
         if (ret != 0)
@@ -466,17 +480,19 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     r.ready_deadline_ns = ret_result->started_ns + spec->ready_ms * MS;
     if (host_is_emulated())
         r.nudge_at_ns = ret_result->started_ns + MONITOR_NUDGE_MS * MS;
-    runner_enter_phase(&r, RUNNER_CONNECT, "boot");
+    runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
     if (prepare(&r) == 0) {
         if (spec->no_agent) {
             runner_begin_workload(&r);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
         }
         loop_until_over(&r);
+        runner_freeze(&r);
         stop_machine(&r);
         runner_drop_file(&r);
         drain_output(&r);
     }
+    runner_check_snapshot(&r);
     if (r.out.digest && r.err.digest) {
         output_result(&r.out, &ret_result->out);
         output_result(&r.err, &ret_result->err);

@@ -7,6 +7,8 @@
  * runner_monitor.c what the monitor's events mean
  * runner_agent.c   what the agent's events mean
  * runner_bare.c    the guest without an agent: its console, its last word
+ * runner_restore.c the guest that comes from a snapshot
+ * runner_freeze.c  the guest that becomes one
  */
 #ifndef MICROSBX_TRIAL_RUNNER_H
 #define MICROSBX_TRIAL_RUNNER_H
@@ -24,10 +26,21 @@
 
 enum runner_phase {
     RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
+    RUNNER_RESTORE, /* the agent is told that it was restored */
     RUNNER_PUT,
     RUNNER_EXEC, /* without an agent the first one */
     RUNNER_GET,
-    RUNNER_OVER, /* nothing more is expected of the guest */
+    RUNNER_QUIESCE, /* the agent makes ready to be frozen */
+    RUNNER_OVER,    /* nothing more is expected of the guest */
+};
+
+#define RUNNER_LINE_MAX 1024u
+
+/* Looks for a line in a stream of bytes. */
+struct line_watch {
+    char line[RUNNER_LINE_MAX];
+    size_t len; /* of the line so far; longer ones can be no match */
+    bool seen;
 };
 
 struct runner {
@@ -56,12 +69,19 @@ struct runner {
     uint64_t verdict_at_ns; /* connection lost: wait for the reason till then */
     uint64_t nudge_at_ns;   /* emulated hosts only; 0: never */
     bool machine_ended;     /* EXIT or GONE was seen */
+    struct line_watch ready; /* freeze->ready */
+    bool quiesced;           /* freeze: now */
+    uint64_t machine_memory; /* bytes the machine has */
+    char seed_line[128];     /* restore->send: what stdin is to begin with */
 };
 
 /* Ends the trial for the host's own reason; the first reason stays. */
 void runner_fail(struct runner *r, const char *cause, const char *object,
                  const char *remedy, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
+
+/* The same with a failure that is known already. */
+void runner_fail_with(struct runner *r, const struct failure *f);
 
 /* One NDJSON line, if the user asked for them. */
 void runner_event(struct runner *r, const char *event, const char *detail);
@@ -86,6 +106,29 @@ bool runner_on_console(struct runner *r);
 void runner_drain_console(struct runner *r);
 /* A guest without an agent ended its machine: true if that decides it. */
 bool runner_bare_status(struct runner *r, const struct monitor_exit *e);
+
+/* Called when something of a phase has ended: goes on, or to the next. */
+void runner_next_step(struct runner *r);
+
+/* Between READY and the first instruction: proves, if asked to. */
+int runner_prove(struct runner *r) __attribute__((warn_unused_result));
+/* Tells the agent what it is now. */
+void runner_begin_restore(struct runner *r);
+void runner_on_restored(void *arg, const struct proto_restored *restored);
+/* Takes the waiting process over. 0 or a negative errno. */
+int runner_attach(struct runner *r) __attribute__((warn_unused_result));
+/* It has begun to serve: its input begins with a line of fresh seed bytes. */
+void runner_begin_input(struct runner *r);
+/* The trial is over: was the snapshot the same all the while? */
+void runner_check_snapshot(struct runner *r);
+
+/* Bytes in which the line that says "ready" may be. */
+void runner_watch_ready(struct runner *r, const void *bytes, size_t len);
+/* The warm-up is done, or waits: asks the agent to park. */
+void runner_begin_quiesce(struct runner *r);
+void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced);
+/* The loop is over: stops the machine and has it saved, if it is ready. */
+void runner_freeze(struct runner *r);
 
 /* The monitor's socket is readable: takes one event. */
 void runner_on_monitor(struct runner *r);

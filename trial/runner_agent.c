@@ -14,8 +14,6 @@
 #include "base/text.h"
 #include "trial/runner.h"
 
-static void next_step(struct runner *r);
-
 /* Ends the file in progress, with what is known of it. */
 static void finish_file(struct runner *r, int error, bool error_here,
                         uint64_t bytes)
@@ -113,7 +111,14 @@ static bool start_file(struct runner *r)
     return false;
 }
 
-static void start_exec(struct runner *r)
+/* What messages call the workload. */
+static const char *workload_name(const struct runner *r)
+{
+    return r->spec->argv ? r->spec->argv[0] : "the process that waits";
+}
+
+/* Asks for the command. 0 or a negative errno. */
+static int request_exec(struct runner *r)
 {
     const struct trial_spec *s = r->spec;
     struct agent_exec_request request = {
@@ -128,34 +133,73 @@ static void start_exec(struct runner *r)
         .cols = s->tty_columns,
         .open_stdin = s->stdin_fd >= 0,
     };
-    int ret = agent_client_exec(r->client, &request, &r->exec_id);
 
+    /* A warm-up that is to wait must have something to wait for. */
+    if (s->freeze && s->freeze->ready)
+        request.warm = request.open_stdin = true;
+    return agent_client_exec(r->client, &request, &r->exec_id);
+}
+
+static void start_exec(struct runner *r)
+{
+    bool send = r->spec->restore && r->spec->restore->send;
+    int ret = send ? runner_attach(r) : request_exec(r);
+
+    if (r->phase == RUNNER_OVER)
+        return;
     if (ret != 0) {
-        runner_fail(r, "usage", s->argv[0],
+        runner_fail(r, "usage", workload_name(r),
                     "shorten arguments, environment, user or folder",
-                    "cannot ask the guest to run %s: %s", s->argv[0],
+                    "cannot ask the guest to run %s: %s", workload_name(r),
                     strerror(-ret));
         return;
     }
     r->exec_live = true;
-    r->stdin_open = s->stdin_fd >= 0;
+    r->stdin_open = r->spec->stdin_fd >= 0 || send;
     runner_begin_workload(r);
 }
 
-/* Called whenever something of a phase has ended: go on, or to the next. */
-static void next_step(struct runner *r)
+/* The files are in: the command, or what comes without one. */
+static void begin_workload(struct runner *r)
 {
-    if (r->phase == RUNNER_CONNECT)
+    if (!r->spec->argv && r->spec->freeze) {
+        runner_begin_quiesce(r);
+        return;
+    }
+    runner_enter_phase(r, RUNNER_EXEC, "run");
+    start_exec(r);
+}
+
+/* The command has ended by itself. */
+static void end_workload(struct runner *r)
+{
+    const struct trial_freeze *freeze = r->spec->freeze;
+
+    if (!freeze)
+        runner_enter_phase(r, RUNNER_GET, "get");
+    else if (!freeze->ready && r->facts->has_status &&
+             r->facts->exit_code == 0 && r->facts->signal == 0)
+        runner_begin_quiesce(r);
+    else
+        r->phase = RUNNER_OVER; /* a warm-up that failed */
+}
+
+void runner_next_step(struct runner *r)
+{
+    if (r->phase == RUNNER_CONNECT && r->spec->restore) {
+        runner_begin_restore(r);
+        return;
+    }
+    if (r->phase == RUNNER_CONNECT || r->phase == RUNNER_RESTORE)
         runner_enter_phase(r, RUNNER_PUT, "put");
     if (r->phase == RUNNER_PUT) {
         if (start_file(r) || r->phase != RUNNER_PUT)
             return;
-        runner_enter_phase(r, RUNNER_EXEC, "run");
-        start_exec(r);
+        begin_workload(r);
         return;
     }
     if (r->phase == RUNNER_EXEC && !r->exec_live)
-        runner_enter_phase(r, RUNNER_GET, "get");
+        end_workload(r);
     if (r->phase == RUNNER_GET && !start_file(r) && r->phase == RUNNER_GET)
         runner_enter_phase(r, RUNNER_OVER, "end");
 }
@@ -164,26 +208,30 @@ static void on_hello(void *arg, const struct proto_hello *hello)
 {
     struct runner *r = arg;
 
-    r->result->ready_ns = io_now_ns();
+    r->result->hello_ns = io_now_ns();
+    if (!r->spec->restore)
+        r->result->ready_ns = r->result->hello_ns;
     memcpy(r->result->kernel_release, hello->release,
            sizeof(r->result->kernel_release));
     runner_event(r, "ready", NULL);
-    next_step(r);
+    runner_next_step(r);
 }
 
 static void on_exec_started(void *arg, uint32_t id)
 {
     struct runner *r = arg;
 
-    if (id == r->exec_id)
-        runner_event(r, "started", NULL);
+    if (id != r->exec_id)
+        return;
+    runner_event(r, "started", NULL);
+    runner_begin_input(r);
 }
 
 static void on_exec_failed(void *arg, uint32_t id,
                            const struct agent_exec_failure *failure)
 {
     struct runner *r = arg;
-    const char *name = r->spec->argv[0];
+    const char *name = workload_name(r);
     const char *why = strerror(failure->err);
 
     if (id != r->exec_id)
@@ -203,7 +251,7 @@ static void on_exec_failed(void *arg, uint32_t id,
                         ? "check the command and the image"
                         : NULL,
                     "cannot run %s in the guest: %s", name, why);
-        next_step(r);
+        runner_next_step(r);
         return;
     case PROTO_FAIL_USER:
         why = "there is no such user in the image";
@@ -211,6 +259,10 @@ static void on_exec_failed(void *arg, uint32_t id,
         break;
     case PROTO_FAIL_CWD:
         name = r->spec->workdir ? r->spec->workdir : "(home)";
+        break;
+    case PROTO_FAIL_NO_WARM:
+        name = r->spec->restore ? r->spec->restore->snapshot->dir : "";
+        why = "no process waits in this snapshot";
         break;
     case PROTO_FAIL_NO_ROOT:
         why = "the guest has no root file system";
@@ -221,7 +273,7 @@ static void on_exec_failed(void *arg, uint32_t id,
     /* Nothing of the workload has run: its exec was refused beforehand. */
     r->facts->workload_may_run = false;
     runner_fail(r, "exec_refused", name, "check the options and the image",
-                "cannot run %s in the guest: %s: %s", r->spec->argv[0], name,
+                "cannot run %s in the guest: %s: %s", workload_name(r), name,
                 why);
 }
 
@@ -232,6 +284,8 @@ static void on_output(void *arg, uint32_t id, uint32_t stream,
     struct output *o = stream == PROTO_STDERR ? &r->err : &r->out;
     size_t disposed = runner_add_output(r, o, bytes, len);
 
+    if (stream == PROTO_STDOUT && r->phase == RUNNER_EXEC)
+        runner_watch_ready(r, bytes, len);
     if (disposed > 0)
         agent_client_consumed(r->client, id, stream, disposed);
 }
@@ -271,7 +325,7 @@ static void on_exec_exit(void *arg, uint32_t id,
     r->facts->signal = (int)status->signal;
     note_limits(r, status);
     runner_event(r, "exited", NULL);
-    next_step(r);
+    runner_next_step(r);
 }
 
 static void on_file_bytes(void *arg, uint32_t id, const void *bytes, size_t len)
@@ -315,7 +369,7 @@ static void on_file_done(void *arg, uint32_t id,
     }
     if (error != 0)
         remove_partial(file->dst);
-    next_step(r);
+    runner_next_step(r);
 }
 
 int runner_agent_start(struct runner *r, int fd)
@@ -328,6 +382,8 @@ int runner_agent_start(struct runner *r, int fd)
         .exec_exit = on_exec_exit,
         .file_bytes = on_file_bytes,
         .file_done = on_file_done,
+        .quiesced = runner_on_quiesced,
+        .restored = runner_on_restored,
     };
     int ret = agent_client_new(fd, &OPS, r, &r->client);
 
@@ -360,6 +416,7 @@ void runner_agent_process(struct runner *r, short revents)
 bool runner_stdin_wanted(const struct runner *r)
 {
     return r->stdin_open && r->exec_live && r->verdict_at_ns == 0 &&
+           r->spec->stdin_fd >= 0 && r->seed_line[0] == '\0' &&
            agent_client_stdin_room(r->client, r->exec_id) > 0;
 }
 

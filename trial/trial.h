@@ -17,8 +17,10 @@
 #include "base/failure.h"
 #include "guest/proto.h"
 #include "trial/machine_spec.h"
+#include "trial/monitor.h"
 #include "trial/outcome.h"
-#include "vmm/monitor_proto.h"
+#include "trial/proof.h"
+#include "trial/snapshot.h"
 
 #define TRIAL_FILES_MAX 256u
 #define TRIAL_TIMEOUT_DEFAULT_MS (10u * 60u * 1000u)
@@ -41,6 +43,38 @@ struct trial_sink {
     const char *file; /* its name, or NULL */
 };
 
+/*
+ * The machine comes from machine_restore, and is told so before anything else:
+ * its agent must acknowledge, or there is no trial.
+ */
+struct trial_restore {
+    const struct snapshot *snapshot; /* borrowed */
+    bool prove;                      /* before the first instruction */
+    /* Pinned: nothing is re-keyed; else fresh entropy and this host's time. */
+    bool pinned;
+    uint64_t seed;
+    int64_t clock_ns; /* CLOCK_REALTIME to start from */
+    bool send;        /* the workload is the process that waits in there */
+};
+
+/*
+ * The command is a warm-up, and the machine is frozen behind it. The trial's
+ * outcome is the warm-up's; what counts is `done`.
+ */
+struct trial_freeze {
+    const char *ready; /* line of the warm-up (without an agent: of the console)
+                        * that says it waits; NULL: it ends */
+    bool pinned;
+    struct monitor_save_files files; /* borrowed */
+    /* Filled: */
+    bool done;
+    bool waiting;         /* a process waits for input in there */
+    uint64_t memory_used; /* bytes, with the caches dropped */
+    uint64_t uptime_ms;   /* the guest's */
+    uint64_t window_ms;   /* pinned: how long no re-keying is due */
+    struct monitor_saved saved;
+};
+
 /* All strings are borrowed and outlive the trial. */
 struct trial_spec {
     /*
@@ -49,11 +83,14 @@ struct trial_spec {
      * it. Of what follows only the limits that the host enforces count then.
      */
     bool no_agent;
-    const char *const *argv; /* NULL-ended; NULL without an agent */
-    const char *const *env;  /* NAME=value, NULL-ended; image's included */
-    const char *workdir;     /* or NULL */
-    const char *user;        /* or NULL */
-    int stdin_fd;            /* -1: the workload's stdin is empty */
+    const struct trial_restore *restore; /* NULL: the machine boots */
+    struct trial_freeze *freeze;         /* NULL: the machine ends */
+    /* NULL-ended; NULL without an agent, a warm-up, or with restore->send. */
+    const char *const *argv;
+    const char *const *env; /* NAME=value, NULL-ended; image's included */
+    const char *workdir;    /* or NULL */
+    const char *user;       /* or NULL */
+    int stdin_fd;           /* -1: the workload's stdin is empty */
     bool tty;
     uint16_t tty_rows, tty_columns;
     uint64_t timeout_ms;   /* of the workload, by the host's clock */
@@ -111,12 +148,15 @@ struct trial_result {
     double started_at;    /* seconds since 1970, host */
     uint64_t started_ns;  /* CLOCK_MONOTONIC at each step; 0: not reached */
     uint64_t running_ns;  /* first KVM_RUN */
-    uint64_t ready_ns;    /* hello */
+    uint64_t hello_ns;    /* its agent's hello */
+    uint64_t ready_ns;    /* the agent serves (restored: has acknowledged) */
     uint64_t exec_ns;     /* exec request sent, or the bare guest started */
     uint64_t exec_end_ns; /* its end */
     uint64_t end_ns;      /* nothing is left of it */
     char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */
-    uint8_t console[TRIAL_CONSOLE_TAIL];    /* raw bytes of the guest */
+    struct proof proof;
+    bool pin_expired; /* it ran on for longer than pinning holds */
+    uint8_t console[TRIAL_CONSOLE_TAIL]; /* raw bytes of the guest */
     size_t console_len;
 };
 

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A trial from a snapshot; see the header. */
+#include "cli/snapshot_options.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/num.h"
+#include "base/units.h"
+#include "cli/snapshot_verbs.h"
+#include "trial/fitness.h"
+#include "trial/snapshot_compat.h"
+#include "trial/snapshot_describe.h"
+
+static const struct option_spec SPECS[] = {
+    {"snapshot", 0, "DIR", false,
+     "Start from this snapshot in place of booting. It fixes the machine: of "
+     "the machine options only --image (compared), --disk FILE,id=ID (another "
+     "base of the same size), --vsock, --overlay, --disk-limit and --jail go "
+     "with it."},
+    {"send", 0, "FILE", false,
+     "Give FILE to the process that waits in the snapshot, in place of running "
+     "a COMMAND; - or -i: standard input. Its input begins with one line, "
+     "{\"seed\":\"64 hex digits\"}, with which it must re-key its own random "
+     "generators."},
+    {"check", 0, "full|sampled|none", false,
+     "How much of memory and disks is read and compared first. Default: all, "
+     "unless an earlier full check still holds (\"stamp\" in the result)."},
+    {"prove", 0, NULL, false,
+     "Before the first instruction, hash all memory through the guest's "
+     "mapping, read devices and registers back, and compare."},
+    {"reset", 0, "process", false,
+     "How a trial gets its state: process (default) is a fresh monitor "
+     "process for each."},
+    {"seed", 0, "N", false,
+     "Pinned trial: no fresh randomness; N selects the stream. The snapshot "
+     "must be --pinnable; needs --clock."},
+    {"clock", 0, "TIME", false,
+     "Pinned trial: the wall clock starts at TIME (2026-01-31T12:00:00Z, or "
+     "seconds since 1970)."},
+    {"parents", 0, "DIR", true,
+     "Where else to look for the parent of a diff: a snapshot, or a folder of "
+     "snapshots."},
+    {"base", 0, "FILE", true,
+     "A file that may be a base disk which the snapshot does not store."},
+    {NULL, 0, NULL, false, NULL},
+};
+
+const struct option_group SNAPSHOT_OPTIONS = {"Snapshot options", SPECS};
+
+void snapshot_source_init(struct snapshot_source *source)
+{
+    *source = (struct snapshot_source){.send_fd = -1};
+}
+
+void snapshot_source_fini(struct snapshot_source *source)
+{
+    snapshot_close(source->snapshot);
+    io_close(&source->send_fd);
+    snapshot_source_init(source);
+}
+
+static int fail_option(const char *option, const char *remedy,
+                       struct failure *f, const char *why)
+{
+    failure_set(f, "usage", option, remedy, "option --%s %s", option, why);
+    return -EINVAL;
+}
+
+/* ---- options that do not go together ---- */
+
+/* The first of them that was given, or NULL. */
+static const char *first_given(const struct options *options,
+                               const char *const *names)
+{
+    for (; *names; names++) {
+        if (options_has(options, *names))
+            return *names;
+    }
+    return NULL;
+}
+
+static int check_alone(const struct options *options, struct failure *f)
+{
+    static const char *const NEED[] = {"send",  "check",   "prove",
+                                       "reset", "seed",    "clock",
+                                       "base",  "parents", NULL};
+    const char *name = first_given(options, NEED);
+
+    return name ? fail_option(name, "add --snapshot DIR, or leave it out", f,
+                              "needs --snapshot")
+                : 0;
+}
+
+static int check_fixed(const struct options *options, struct failure *f)
+{
+    static const char *const FIXED[] = {"kernel", "initrd", "append",
+                                        "memory", "cpus",   "platform",
+                                        "config", NULL};
+    const char *name = first_given(options, FIXED);
+
+    return name ? fail_option(name,
+                              "leave it out, or make another snapshot with it",
+                              f, "does not go with --snapshot, which fixes it")
+                : 0;
+}
+
+/* ---- pinned ---- */
+
+/* Seconds since 1970, or a date and time in UTC. */
+static int read_clock(const char *text, int64_t *ret_ns, struct failure *f)
+{
+    struct tm tm = {0};
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &tm);
+    uint64_t seconds = 0;
+
+    if (end && *end == '\0')
+        seconds = (uint64_t)timegm(&tm);
+    else if (units_parse_number(text, 0, UINT32_MAX, &seconds) != 0)
+        return fail_option("clock", "write it 2026-01-31T12:00:00Z", f,
+                           "is no time");
+    if (seconds > UINT32_MAX)
+        return fail_option("clock", "give a time from 1970 to 2106", f,
+                           "is out of range");
+    *ret_ns = (int64_t)seconds * 1000000000;
+    return 0;
+}
+
+static int read_pinned(const struct options *options,
+                       struct trial_restore *restore, struct failure *f)
+{
+    unsigned long long seed = 0;
+    const char *clock = options_get(options, "clock");
+    bool has_seed = options_has(options, "seed");
+    int ret;
+
+    if (!has_seed && !clock)
+        return 0;
+    if (!has_seed || !clock)
+        return fail_option(has_seed ? "seed" : "clock",
+                           "give both --seed N and --clock TIME", f,
+                           has_seed ? "needs --clock" : "needs --seed");
+    ret = options_get_number(options, "seed", 0, UINT64_MAX, &seed, f);
+    if (ret == 0)
+        ret = read_clock(clock, &restore->clock_ns, f);
+    restore->seed = seed;
+    restore->pinned = true;
+    return ret;
+}
+
+/* ---- opening ---- */
+
+static int open_send(const char *path, int *ret_fd, struct failure *f)
+{
+    struct stat st;
+    int fd;
+
+    if (!strcmp(path, "-")) {
+        *ret_fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+        return 0;
+    }
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (fd >= 0 && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))) {
+        io_close(&fd);
+        errno = EINVAL;
+    }
+    if (fd < 0) {
+        failure_set(f, "usage", path, "give a regular file, or - and a pipe",
+                    "cannot send %s: %s", path, strerror(errno));
+        return -EINVAL;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* A command, or input for a process that waits: one of them. */
+static int read_workload(const struct options *options, bool has_command,
+                         struct snapshot_source *source, struct failure *f)
+{
+    const struct snapshot_manifest *m = &source->snapshot->manifest;
+    const char *file = options_get(options, "send");
+    bool input = file || options_has(options, "interactive");
+
+    if (has_command)
+        return file ? fail_option("send", "leave out the command, or --send", f,
+                                  "does not go with a COMMAND")
+                    : 0;
+    if (!m->agent)
+        return 0; /* the guest itself is the trial */
+    if (!m->warmup_waiting || !input) {
+        failure_set(f, "usage", "COMMAND",
+                    m->warmup_waiting
+                        ? "give its input by --send FILE, or a COMMAND"
+                        : "microsbx run --snapshot DIR -- COMMAND",
+                    m->warmup_waiting
+                        ? "there is neither a command nor input for the "
+                          "process that waits in %s"
+                        : "there is no command to run, and no process waits "
+                          "in %s",
+                    source->snapshot->dir);
+        return -EINVAL;
+    }
+    source->restore.send = true;
+    return file ? open_send(file, &source->send_fd, f) : 0;
+}
+
+/* --image and --disk say what the user takes the snapshot for. */
+static int check_request(const struct machine_spec *spec,
+                         struct snapshot *snapshot, struct failure *f)
+{
+    char err[IMAGE_ERR_MAX];
+    char sha256[DIGEST_HEX_SIZE];
+    struct image image;
+    char *dir = NULL;
+    int ret = 0;
+
+    if (spec->image) {
+        ret = image_find(spec->image, &dir, err, sizeof(err));
+        if (ret == 0)
+            ret = image_open(dir, &image, err, sizeof(err));
+        free(dir);
+        if (ret != 0) {
+            failure_set(f, "image", spec->image, NULL, "%s", err);
+            return ret;
+        }
+        ret = snapshot_image_digest(&image, sha256);
+        if (ret == 0)
+            ret = snapshot_same_image(&snapshot->manifest, snapshot->dir,
+                                      image.name, sha256, f);
+        else
+            failure_set(f, "image", spec->image, NULL,
+                        "cannot read the image %s: %s", spec->image,
+                        strerror(-ret));
+        image_fini(&image);
+    }
+    for (unsigned i = 0; ret == 0 && i < spec->disk_count; i++)
+        ret = snapshot_override_base(snapshot, spec->disks[i].id,
+                                     spec->disks[i].path, f);
+    return ret;
+}
+
+static void fill_spec(const struct options *options,
+                      const struct snapshot_manifest *m,
+                      struct machine_spec *spec)
+{
+    spec->memory_bytes = m->memory_bytes;
+    spec->cpu_count = m->cpus;
+    if (options_has(options, "disk-limit"))
+        return;
+    for (uint32_t i = 0; i < m->disk_count; i++) {
+        if (m->disks[i].mode == VM_DISK_COW)
+            spec->disk_limit = m->disks[i].limit;
+    }
+}
+
+static int check_manifest(const struct options *options,
+                          const struct snapshot_source *source,
+                          struct failure *f)
+{
+    const struct snapshot *snapshot = source->snapshot;
+    bool no_agent = options_has(options, "no-agent");
+
+    if (source->restore.pinned && !snapshot->manifest.pinned) {
+        failure_set(f, "snapshot_not_pinnable", snapshot->dir,
+                    "make it with snapshot create --pinnable",
+                    "cannot pin a trial from the snapshot %s: its guest may "
+                    "draw randomness from the CPU",
+                    snapshot->dir);
+        return -EINVAL;
+    }
+    if (snapshot->manifest.agent != !no_agent) {
+        failure_set(f, "usage", snapshot->dir,
+                    no_agent ? "leave out --no-agent" : "add --no-agent",
+                    no_agent ? "the guest of the snapshot %s has an agent"
+                             : "the guest of the snapshot %s has no agent",
+                    snapshot->dir);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int snapshot_source_open(const struct options *options, bool has_command,
+                         struct machine_spec *spec,
+                         struct snapshot_source *ret_source, struct failure *f)
+{
+    static const char *const RESETS[] = {"process", NULL};
+    struct snapshot_open_options open_options = {0};
+    const char *dir = options_get(options, "snapshot");
+    const char *reset = options_get(options, "reset");
+    struct snapshot_places places;
+    int ret;
+
+    if (!dir)
+        return check_alone(options, f);
+    ret = check_fixed(options, f);
+    if (ret == 0 && reset && strcmp(reset, RESETS[0]) != 0)
+        ret = fail_option("reset", "use process", f, "has no such value");
+    if (ret == 0)
+        ret = read_pinned(options, &ret_source->restore, f);
+    if (ret == 0)
+        ret = snapshot_check_read(options, &open_options.check, f);
+    if (ret != 0)
+        return ret;
+    snapshot_places_read(options, &places, &open_options);
+    ret = snapshot_open(dir, &open_options, &ret_source->snapshot, f);
+    if (ret != 0)
+        return ret;
+    ret_source->restore.snapshot = ret_source->snapshot;
+    ret_source->restore.prove = options_has(options, "prove");
+    ret = check_manifest(options, ret_source, f);
+    if (ret == 0)
+        ret = read_workload(options, has_command, ret_source, f);
+    if (ret == 0)
+        ret = check_request(spec, ret_source->snapshot, f);
+    fill_spec(options, &ret_source->snapshot->manifest, spec);
+    return ret;
+}
+
+int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,
+                               struct failure *f)
+{
+    const struct snapshot_manifest *m = &source->snapshot->manifest;
+    struct snapshot_probed_host host;
+    struct monitor_probe probe;
+    int ret = fitness_probe(kvm_fd, &probe, f);
+
+    if (ret == 0 && m->agent && !fitness_judge(&probe, f))
+        ret = -ENODEV;
+    if (ret != 0)
+        return ret;
+    snapshot_host_from_probe(&probe, &host);
+    return snapshot_compatible(m, source->snapshot->dir, &host.host, f);
+}

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Starting a trial from a snapshot: the options of `run`, and opening it. */
+#ifndef MICROSBX_CLI_SNAPSHOT_OPTIONS_H
+#define MICROSBX_CLI_SNAPSHOT_OPTIONS_H
+
+#include "cli/options.h"
+#include "trial/machine_spec.h"
+#include "trial/trial.h"
+
+extern const struct option_group SNAPSHOT_OPTIONS;
+
+/* An opened snapshot, and how a trial starts from it. */
+struct snapshot_source {
+    struct snapshot *snapshot; /* owned; NULL: the machine boots */
+    struct trial_restore restore;
+    int send_fd; /* owned: --send's file; -1: none */
+};
+
+/* Nothing opened. */
+void snapshot_source_init(struct snapshot_source *source);
+/* Accepts one that was only initialised. */
+void snapshot_source_fini(struct snapshot_source *source);
+
+/*
+ * Opens and checks what --snapshot names; without it, only refuses the options
+ * that need it. spec: the machine options as read; what the snapshot fixes
+ * (memory, CPUs, limits) is filled in. has_command: there is a COMMAND. 0, or a
+ * negative errno with *f filled.
+ */
+int snapshot_source_open(const struct options *options, bool has_command,
+                         struct machine_spec *spec,
+                         struct snapshot_source *ret_source, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* Can this host restore it? kvm_fd is borrowed. */
+int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,
+                               struct failure *f)
+    __attribute__((warn_unused_result));
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A machine that becomes a snapshot: when its warm-up has ended or waits, the
+ * agent parks, the connection is closed, and the machine is stopped and saved.
+ */
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/io.h"
+#include "trial/runner.h"
+
+/* Syncing, dropping caches and clearing free memory, on a slow host. */
+#define QUIESCE_MS 180000u
+/* The guest hears that the host has hung up, and lets go of its end. */
+#define SETTLE_MS 50
+
+/* ---- the line that says "ready" ---- */
+
+static void end_line(struct runner *r)
+{
+    struct line_watch *w = &r->ready;
+    size_t len = w->len;
+
+    while (len > 0 && len <= RUNNER_LINE_MAX && w->line[len - 1] == '\r')
+        len--;
+    if (len == strlen(r->spec->freeze->ready) &&
+        !memcmp(w->line, r->spec->freeze->ready, len))
+        w->seen = true;
+    w->len = 0;
+}
+
+void runner_watch_ready(struct runner *r, const void *bytes, size_t len)
+{
+    struct line_watch *w = &r->ready;
+    const char *at = bytes;
+
+    if (!r->spec->freeze || !r->spec->freeze->ready || w->seen)
+        return;
+    for (size_t i = 0; i < len && !w->seen; i++) {
+        if (at[i] == '\n')
+            end_line(r);
+        else if (w->len < RUNNER_LINE_MAX)
+            w->line[w->len++] = at[i];
+        else
+            w->len = RUNNER_LINE_MAX + 1; /* too long to be it */
+    }
+    if (!w->seen)
+        return;
+    runner_event(r, "warm", NULL);
+    r->spec->freeze->waiting = !r->spec->no_agent;
+    if (r->spec->no_agent)
+        r->phase = RUNNER_OVER;
+    else
+        runner_begin_quiesce(r);
+}
+
+/* ---- parking ---- */
+
+void runner_begin_quiesce(struct runner *r)
+{
+    uint32_t flags = PROTO_QUIESCE_FREE_MEMORY;
+    int ret;
+
+    if (r->spec->freeze->pinned)
+        flags |= PROTO_QUIESCE_PINNED;
+    runner_enter_phase(r, RUNNER_QUIESCE, "quiesce");
+    r->deadline_ns = io_now_ns() + QUIESCE_MS * 1000000ull;
+    ret = agent_client_quiesce(r->client, flags);
+    if (ret != 0)
+        runner_fail(r, "quiesce_failed", "agent",
+                    "build the image anew with this version",
+                    "cannot ask the guest to make ready: %s", strerror(-ret));
+}
+
+void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced)
+{
+    struct runner *r = arg;
+    struct trial_freeze *freeze = r->spec->freeze;
+
+    if (r->phase != RUNNER_QUIESCE)
+        return;
+    if (quiesced->err != 0) {
+        runner_fail(r, "quiesce_failed", "agent",
+                    "let the warm-up leave nothing behind but the process "
+                    "that waits, with its input read and open",
+                    "the guest cannot be frozen: %s",
+                    strerror((int)quiesced->err));
+        return;
+    }
+    freeze->memory_used = r->machine_memory > quiesced->memory_free
+                              ? r->machine_memory - quiesced->memory_free
+                              : 0;
+    freeze->uptime_ms = quiesced->uptime_ms;
+    freeze->window_ms = quiesced->pin_window_ms;
+    r->quiesced = true;
+    runner_event(r, "quiesced", NULL);
+    r->phase = RUNNER_OVER;
+}
+
+/* ---- freezing ---- */
+
+/* Events go on being taken while the guest's end of the connection closes. */
+static void settle(struct runner *r)
+{
+    const struct timespec pause = {.tv_nsec = SETTLE_MS * 1000000};
+
+    agent_client_free(r->client);
+    r->client = NULL;
+    (void)nanosleep(&pause, NULL);
+}
+
+void runner_freeze(struct runner *r)
+{
+    struct trial_freeze *freeze = r->spec->freeze;
+    bool ready = r->spec->no_agent ? r->ready.seen : r->quiesced;
+    struct failure f = {0};
+    int ret;
+
+    if (!freeze || !ready || r->machine_ended || r->facts->host_failed ||
+        r->facts->cancelled)
+        return;
+    settle(r);
+    if (r->spec->progress)
+        r->spec->progress(r->spec->progress_ctx, "save");
+    monitor_set_cancel_fd(r->monitor, r->spec->signal_fd);
+    ret = monitor_pause(r->monitor, &f);
+    if (ret == 0)
+        ret = monitor_save(r->monitor, &freeze->files, &freeze->saved, &f);
+    monitor_set_cancel_fd(r->monitor, -1);
+    if (ret == 0)
+        freeze->done = true;
+    else if (ret == -ECANCELED)
+        r->facts->cancelled = true;
+    else
+        runner_fail_with(r, &f);
+    runner_event(r, "saved", NULL);
+}

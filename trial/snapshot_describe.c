@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* From a machine to a manifest; see the header. */
+#include "trial/snapshot_describe.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+
+#define CAP_TSC_DEADLINE "KVM_CAP_TSC_DEADLINE_TIMER"
+
+_Static_assert(PROBE_CPUID_WORDS == SNAPSHOT_CPUID_WORDS,
+               "a probe's words are a manifest's, in the same order");
+
+static int fail_host(int error, struct failure *f)
+{
+    failure_set(f, "host", "snapshot", "free some memory",
+                "cannot describe the machine: %s", strerror(-error));
+    return error;
+}
+
+static void describe_numbers(const struct vm_config *config,
+                             struct snapshot_manifest *m)
+{
+    m->memory_bytes = config->memory_bytes;
+    m->cpus = config->cpu_count;
+    m->platform = config->platform;
+    memcpy(m->cmdline, config->cmdline, sizeof(m->cmdline));
+    m->hide_rdrand = config->hide_rdrand;
+    m->debug_exit = config->debug_exit;
+    m->vsock = config->vsock;
+    m->guest_cid = config->guest_cid;
+}
+
+static int describe_host(const struct monitor_probe *probe,
+                         struct snapshot_manifest *m)
+{
+    const char *const needed[] = {probe->tsc_deadline ? CAP_TSC_DEADLINE : NULL,
+                                  NULL};
+
+    memcpy(m->cpu_vendor, probe->cpu_vendor, sizeof(m->cpu_vendor));
+    memcpy(m->cpu_model, probe->cpu_model, sizeof(m->cpu_model));
+    memcpy(m->cpuid, probe->cpuid, sizeof(m->cpuid));
+    return snapshot_manifest_set_list(&m->kvm_needed, needed);
+}
+
+int snapshot_image_digest(const struct image *image,
+                          char ret_hex[DIGEST_HEX_SIZE])
+{
+    int dir = open(image->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = dir < 0 ? -1 : openat(dir, "image.json", O_RDONLY | O_CLOEXEC);
+    int ret = fd < 0 ? -errno : digest_file(fd, ret_hex);
+
+    io_close(&fd);
+    io_close(&dir);
+    return ret;
+}
+
+static int describe_image(const struct image *image,
+                          struct snapshot_manifest *m)
+{
+    int ret = snapshot_image_digest(image, m->image_sha256);
+
+    m->has_image = true;
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->image_name, image->name);
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->kernel_release, image->kernel_release);
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->user, image->user);
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->workdir, image->workdir);
+    if (ret == 0)
+        ret = snapshot_manifest_set_list(&m->env,
+                                         (const char *const *)image->env);
+    return ret;
+}
+
+/* The same image and kernel as what the machine was restored from. */
+static int describe_parent(const struct snapshot_manifest *parent,
+                           struct snapshot_manifest *m)
+{
+    int ret = snapshot_manifest_set(&m->image_name, parent->image_name);
+
+    m->has_image = parent->has_image;
+    memcpy(m->image_sha256, parent->image_sha256, sizeof(m->image_sha256));
+    memcpy(m->kernel_sha256, parent->kernel_sha256, sizeof(m->kernel_sha256));
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->kernel_release, parent->kernel_release);
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->user, parent->user);
+    if (ret == 0)
+        ret = snapshot_manifest_set(&m->workdir, parent->workdir);
+    if (ret == 0)
+        ret = snapshot_manifest_set_list(&m->env,
+                                         (const char *const *)parent->env);
+    return ret;
+}
+
+static int describe_origin(struct machine *machine, struct snapshot_manifest *m)
+{
+    int ret;
+
+    if (machine->snapshot)
+        return describe_parent(&machine->snapshot->manifest, m);
+    ret = digest_file(machine->config.kernel_fd, m->kernel_sha256);
+    if (ret == 0 && machine->has_image)
+        ret = describe_image(&machine->image, m);
+    return ret;
+}
+
+/* How many bytes of a base its digest covers; 0: all of them. */
+static uint64_t base_data(const struct machine *machine, const char *id)
+{
+    const struct snapshot_disk *disk =
+        machine->snapshot
+            ? snapshot_manifest_disk(&machine->snapshot->manifest, id)
+            : NULL;
+
+    if (disk)
+        return disk->data;
+    return machine->has_image && !strcmp(id, "scratch")
+               ? machine->image.scratch_data
+               : 0;
+}
+
+static int describe_disk(const struct machine *machine, uint32_t index,
+                         struct snapshot_writer *writer,
+                         struct snapshot_disk *ret_disk, struct failure *f)
+{
+    const struct vm_disk *disk = &machine->config.disks[index];
+
+    if (disk->mode == VM_DISK_RW) {
+        failure_set(f, "snapshot_disk", machine->disk_paths[index],
+                    "use cow: the file is then part of the snapshot",
+                    "cannot take a snapshot with the disk %s: it is rw, and "
+                    "what is written to it would not be reset",
+                    machine->disk_paths[index]);
+        return -EINVAL;
+    }
+    memcpy(ret_disk->id, disk->id, sizeof(ret_disk->id));
+    ret_disk->mode = disk->mode;
+    ret_disk->limit = disk->overlay_limit;
+    return snapshot_writer_add_base(writer, disk->id, disk->fd,
+                                    base_data(machine, disk->id), ret_disk, f);
+}
+
+static int describe_disks(const struct machine *machine,
+                          struct snapshot_writer *writer,
+                          struct snapshot_manifest *m,
+                          struct monitor_save_files *ret_files,
+                          struct failure *f)
+{
+    int ret = 0;
+
+    m->disk_count = machine->config.disk_count;
+    for (uint32_t i = 0; ret == 0 && i < m->disk_count; i++) {
+        ret = describe_disk(machine, i, writer, &m->disks[i], f);
+        if (ret == 0 && m->disks[i].mode == VM_DISK_COW)
+            ret = snapshot_writer_add_cow(
+                writer, m->disks[i].id,
+                &ret_files->disk_fds[ret_files->disk_count++], f);
+    }
+    return ret;
+}
+
+int snapshot_describe(struct machine *machine,
+                      const struct monitor_probe *probe,
+                      struct snapshot_writer *writer,
+                      struct snapshot_manifest *ret_m,
+                      struct monitor_save_files *ret_files, struct failure *f)
+{
+    int ret;
+
+    snapshot_manifest_init(ret_m);
+    *ret_files = (struct monitor_save_files){
+        .state_fd = snapshot_writer_state_fd(writer),
+        .memory_fd = snapshot_writer_memory_fd(writer),
+    };
+    describe_numbers(&machine->config, ret_m);
+    ret = describe_host(probe, ret_m);
+    if (ret == 0)
+        ret = describe_origin(machine, ret_m);
+    if (ret != 0)
+        return fail_host(ret, f);
+    return describe_disks(machine, writer, ret_m, ret_files, f);
+}
+
+void snapshot_host_from_probe(const struct monitor_probe *probe,
+                              struct snapshot_probed_host *ret_host)
+{
+    size_t n = 0;
+
+    for (; n < probe->missing_count && n < PROBE_MISSING_MAX; n++)
+        ret_host->missing[n] = probe->missing[n];
+    if (!probe->tsc_deadline)
+        ret_host->missing[n++] = CAP_TSC_DEADLINE;
+    ret_host->missing[n] = NULL;
+    ret_host->host = (struct snapshot_host){
+        .cpu_vendor = probe->cpu_vendor,
+        .cpu_model = probe->cpu_model,
+        .kvm_missing = ret_host->missing,
+        .page_size = (uint32_t)sysconf(_SC_PAGESIZE),
+    };
+    memcpy(ret_host->host.cpuid, probe->cpuid, sizeof(probe->cpuid));
+}

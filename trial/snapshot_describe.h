@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The manifest of a machine that is about to be started and then frozen. */
+#ifndef MICROSBX_TRIAL_SNAPSHOT_DESCRIBE_H
+#define MICROSBX_TRIAL_SNAPSHOT_DESCRIBE_H
+
+#include "trial/machine_spec.h"
+#include "trial/monitor.h"
+#include "trial/snapshot_compat.h"
+#include "trial/snapshot_writer.h"
+
+/*
+ * What the machine, its image and this host are, and its disks' bases, which
+ * are read and stored by the writer. Pre: machine_open or machine_restore, and
+ * its descriptors not given away yet. *ret_m is initialised; the caller frees
+ * it, on failure too. *ret_files gets the files the monitor is to fill
+ * (borrowed from the writer). 0, or a negative errno with *f filled.
+ */
+int snapshot_describe(struct machine *machine,
+                      const struct monitor_probe *probe,
+                      struct snapshot_writer *writer,
+                      struct snapshot_manifest *ret_m,
+                      struct monitor_save_files *ret_files, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* The SHA-256 of an image's image.json: 0, or a negative errno. */
+int snapshot_image_digest(const struct image *image,
+                          char ret_hex[DIGEST_HEX_SIZE])
+    __attribute__((warn_unused_result));
+
+/* A probe's answer (borrowed) as what snapshot_compatible wants. */
+struct snapshot_probed_host {
+    struct snapshot_host host;
+    const char *missing[PROBE_MISSING_MAX + 2];
+};
+void snapshot_host_from_probe(const struct monitor_probe *probe,
+                              struct snapshot_probed_host *ret_host);
+
+#endif
