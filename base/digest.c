@@ -11,11 +11,12 @@
 #define OPENSSL_API_COMPAT 0x10100000L
 #include <openssl/sha.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
+
+_Static_assert(DIGEST_SIZE == SHA256_DIGEST_LENGTH, "32 bytes");
 
 struct digest {
     SHA256_CTX ctx;
@@ -37,17 +38,33 @@ void digest_update(struct digest *d, const void *bytes, size_t len)
 
 void digest_hex(const struct digest *d, char ret_hex[DIGEST_HEX_SIZE])
 {
-    uint8_t sum[SHA256_DIGEST_LENGTH];
+    uint8_t sum[DIGEST_SIZE];
     SHA256_CTX copy = d->ctx;
 
     SHA256_Final(sum, &copy);
-    for (int i = 0; i < SHA256_DIGEST_LENGTH; i++)
-        snprintf(ret_hex + 2 * i, 3, "%02x", sum[i]);
+    digest_to_hex(sum, ret_hex);
 }
 
 void digest_free(struct digest *d)
 {
     free(d);
+}
+
+void digest_sum(const void *bytes, size_t len, uint8_t ret_sum[DIGEST_SIZE])
+{
+    SHA256(bytes, len, ret_sum);
+}
+
+void digest_to_hex(const uint8_t sum[DIGEST_SIZE],
+                   char ret_hex[DIGEST_HEX_SIZE])
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (size_t i = 0; i < DIGEST_SIZE; i++) {
+        ret_hex[2 * i] = digits[sum[i] >> 4];
+        ret_hex[2 * i + 1] = digits[sum[i] & 15];
+    }
+    ret_hex[2 * DIGEST_SIZE] = '\0';
 }
 
 int digest_file(int fd, char ret_hex[DIGEST_HEX_SIZE])

@@ -4,8 +4,8 @@
  *
  * Every file is opened before it is hashed (relative to the directory, no
  * symbolic link, regular files only), so that what was checked is what the
- * monitor gets. Manifest, state, leaves and maps are always checked; memory
- * and disks by level. A diff is flattened when it is opened: its memory and
+ * monitor gets. Manifest, state and maps are always checked; memory and disks
+ * by level. A diff is flattened when it is opened: its memory and
  * cow files are then unlinked files of this process, and nobody else needs to
  * know of chains.
  *
@@ -59,20 +59,23 @@ struct snapshot_open_options {
     const char *const *parents; /* NULL-ended, or NULL */
     /* Further files that may be a base that is not stored. */
     const char *const *bases; /* NULL-ended, or NULL */
-    bool no_bases;            /* do not look for bases: inspect, diff, --from */
-    bool no_flatten; /* diffs: no memory and disks; then only `check` none */
+    bool no_bases;            /* only stored ones: inspect, diff, --from */
+    /* A diff without its parents: memory_fd and cow_fd are -1. */
+    bool no_flatten;
+    bool (*cancelled)(void *ctx); /* asked now and then; or NULL */
+    void *ctx;
 };
 
 struct snapshot_open_disk {
-    int base_fd;    /* read-only; -1 with no_bases */
+    int base_fd;    /* read-only; -1: no_bases, and not stored */
     int cow_fd;     /* read-only; -1 for VM_DISK_RO */
     char *replaced; /* path of an override, or NULL; owned */
 };
 
 /* Owner: who opened it. All descriptors are owned by it: dup to give away. */
 struct snapshot {
-    char *dir; /* as given, for messages; made safe to print */
-    struct snapshot_manifest manifest;
+    const char *dir; /* as given, for messages; made safe to print */
+    struct snapshot_manifest manifest; /* its strings are watch's */
     char id[DIGEST_HEX_SIZE];
     enum snapshot_check checked; /* the level that was applied */
     int state_fd;

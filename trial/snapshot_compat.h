@@ -9,7 +9,12 @@
 #include "base/failure.h"
 #include "trial/snapshot_manifest.h"
 
-/* What this host offers a guest (the monitor's probe). All borrowed. */
+/*
+ * What this host offers a guest, as the monitor's probe tells it: the words of
+ * the CPUID table that a guest of ours would get (after the monitor's own
+ * filter, so that features no guest sees do not matter), and the capabilities
+ * on the monitor's lists that this KVM does not have. All borrowed.
+ */
 struct snapshot_host {
     const char *cpu_vendor;
     const char *cpu_model;

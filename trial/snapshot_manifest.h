@@ -148,7 +148,8 @@ struct snapshot_manifest {
     char **env; /* NAME=value, NULL-ended, or NULL */
     /* how it was made */
     bool agent;
-    char **warmup;      /* command, NULL-ended, or NULL: none */
+    bool has_warmup;
+    char **warmup;      /* command, NULL-ended; with has_warmup */
     char *warmup_ready; /* or NULL */
     bool warmup_waiting;
     bool pinned;

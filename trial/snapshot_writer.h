@@ -33,7 +33,9 @@ struct snapshot_writer_options {
     /* Store only what differs from it; borrowed until the writer is freed.
      * Opened with no_bases or without, never with no_flatten. */
     const struct snapshot *parent; /* or NULL */
-    bool without_base; /* bases are recorded by digest, not stored */
+    /* Further places for the parent's own parents, as it was opened with. */
+    const char *const *parents; /* NULL-ended, or NULL; borrowed likewise */
+    bool without_base;          /* bases are recorded by digest, not stored */
     /* The monitor lives on (--from-vm): what it wrote is copied to files it
      * has no descriptor of. With a parent that is so anyway. */
     bool copy_saved;

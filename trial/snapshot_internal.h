@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Shared by the files trial/snapshot_*.c and their tests, and by nobody else.
+ */
+#ifndef MICROSBX_TRIAL_SNAPSHOT_INTERNAL_H
+#define MICROSBX_TRIAL_SNAPSHOT_INTERNAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/cow_format.h"
+#include "base/failure.h"
+#include "trial/merkle.h"
+#include "trial/snapshot.h"
+#include "trial/snapshot_manifest.h"
+#include "trial/sparse.h"
+
+/* ---- manifest (snapshot_manifest.c) ------------------------------------- */
+
+#define SNAPSHOT_MANIFEST_NAME "manifest.json"
+#define SNAPSHOT_ID_NAME "manifest.sha256"
+#define SNAPSHOT_ID_LEN 65u /* its bytes: the digits and a newline */
+
+/*
+ * The files a snapshot of this machine consists of, sorted by name, without
+ * their digests; bytes of the state, which varies, is 0. Returns the count.
+ */
+unsigned
+snapshot_manifest_expect(const struct snapshot_manifest *m,
+                         struct snapshot_file ret_files[SNAPSHOT_FILES_MAX]);
+
+/*
+ * What no single field can say: ranges that depend on each other, the files.
+ * 0, or -EINVAL with a clause.
+ */
+int snapshot_manifest_check(const struct snapshot_manifest *m,
+                            char err[SNAPSHOT_ERR_MAX])
+    __attribute__((warn_unused_result));
+
+/* Names of a disk's files: "base-ID", "disk-ID.cow", "disk-ID.map". */
+enum snapshot_disk_file {
+    SNAPSHOT_DISK_BASE,
+    SNAPSHOT_DISK_COW,
+    SNAPSHOT_DISK_MAP,
+};
+struct snapshot_name {
+    char text[SNAPSHOT_NAME_MAX + 1];
+};
+struct snapshot_name snapshot_disk_file_name(const char *id,
+                                             enum snapshot_disk_file which);
+
+/* Length of a disk's cow file. */
+uint64_t snapshot_cow_bytes(const struct snapshot_disk *disk);
+
+/* Chunks that a file of this many bytes has. */
+uint64_t snapshot_chunks(uint64_t bytes);
+/* Leaves of the whole machine. */
+uint64_t snapshot_leaf_count(const struct snapshot_manifest *m);
+
+/* ---- failures (snapshot_dir.c) ------------------------------------------ */
+
+/*
+ * Fills *f and returns error. The remedy follows from the code; what is not
+ * printable in object and message becomes '?'.
+ */
+int snapshot_fail(struct failure *f, int error, const char *code,
+                  const char *object, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* "DIR/NAME" for messages; cut if it is very long. */
+struct snapshot_path {
+    char text[512];
+};
+struct snapshot_path snapshot_path(const char *dir, const char *name);
+
+/* ---- walking over a file's chunks (snapshot_walk.c) --------------------- */
+
+struct snapshot_walk {
+    int fd;
+    uint64_t bytes;       /* the file's length, which was checked */
+    uint64_t data;        /* plain covers these; behind them only zeros */
+    struct digest *plain; /* fed with the data; or NULL: none, no such rule */
+    const struct sparse_cancel *cancel; /* or NULL */
+    /* Each chunk's leaf, in order; not 0 ends the walk. */
+    int (*leaf)(void *ctx, uint64_t chunk, const uint8_t leaf[DIGEST_SIZE]);
+    void *ctx;
+};
+
+/*
+ * Calls leaf for each chunk; holes are not read. 0; -ENODATA (the file has
+ * become shorter), -EBADMSG (something behind the data), -ECANCELED, what leaf
+ * returned, or another negative errno.
+ */
+int snapshot_walk(const struct snapshot_walk *walk)
+    __attribute__((warn_unused_result));
+
+/* The Merkle root of one file, as hex; errors as snapshot_walk. */
+int snapshot_tree(int fd, uint64_t bytes, const struct sparse_cancel *cancel,
+                  char ret_hex[DIGEST_HEX_SIZE])
+    __attribute__((warn_unused_result));
+
+/* ---- one directory (snapshot_dir.c) ------------------------------------- */
+
+/* What a file was like: a change of it changes this. */
+struct snapshot_mark {
+    uint64_t dev, ino, size;
+    int64_t mtime_ns, ctime_ns;
+};
+/* 0, or -EINVAL (no regular file), or another negative errno. */
+int snapshot_mark_get(int fd, struct snapshot_mark *ret_mark)
+    __attribute__((warn_unused_result));
+bool snapshot_mark_same(const struct snapshot_mark *a,
+                        const struct snapshot_mark *b);
+
+/* An open file of a snapshot, or a base from elsewhere. */
+struct snapshot_entry {
+    int fd; /* owned; -1: not open */
+    struct snapshot_mark mark;
+};
+
+/* A directory of the chain. */
+struct snapshot_member {
+    char *path; /* as given; owned */
+    char *dir;  /* the same for messages, printable; owned */
+    int dir_fd; /* owned */
+    char id[DIGEST_HEX_SIZE];
+    struct snapshot_manifest manifest;
+    struct snapshot_entry manifest_entry, id_entry;
+    struct snapshot_entry files[SNAPSHOT_FILES_MAX]; /* as in the manifest */
+};
+
+/*
+ * Opens the directory, reads id and manifest, compares and parses. 0, or a
+ * negative errno with *f filled; *ret_member can be closed in any case.
+ */
+int snapshot_member_open(const char *dir, struct snapshot_member *ret_member,
+                         struct failure *f) __attribute__((warn_unused_result));
+/* Opens file i of the manifest, which must have the recorded size. */
+int snapshot_member_open_file(struct snapshot_member *member, uint32_t i,
+                              struct failure *f)
+    __attribute__((warn_unused_result));
+/* Every file of it. */
+int snapshot_member_open_files(struct snapshot_member *member,
+                               struct failure *f)
+    __attribute__((warn_unused_result));
+void snapshot_member_close(struct snapshot_member *member);
+/* The open file of that name; -1 if there is none. Borrowed. */
+int snapshot_member_fd(const struct snapshot_member *member, const char *name);
+
+/* ${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/NAME; the caller frees; or NULL. */
+char *snapshot_cache_dir(const char *name);
+
+/* The id in dir's manifest.sha256, unchecked: 0 or a negative errno. */
+int snapshot_read_id(int dir_fd, char ret_id[DIGEST_HEX_SIZE])
+    __attribute__((warn_unused_result));
+
+/* ---- cow files (snapshot_cow.c) ----------------------------------------- */
+
+/* A cow file's bitmap, and where its clusters lie. */
+struct snapshot_cow {
+    int fd; /* borrowed */
+    struct cow_format format;
+    uint8_t *bits; /* owned */
+};
+
+/*
+ * Reads and checks header and bitmap: 0, -EBADMSG if it is none for a disk of
+ * that size, or another negative errno. After an error there is nothing to
+ * free.
+ */
+int snapshot_cow_load(int fd, uint64_t disk_bytes, struct snapshot_cow *ret_cow)
+    __attribute__((warn_unused_result));
+void snapshot_cow_fini(struct snapshot_cow *cow);
+/* Bytes of a cluster: 64 KiB, or less for the last one. */
+size_t snapshot_cow_cluster_len(const struct snapshot_cow *cow,
+                                uint64_t cluster);
+
+bool snapshot_bit_get(const uint8_t *bits, uint64_t i);
+void snapshot_bit_set(uint8_t *bits, uint64_t i);
+
+/* ---- comparing (snapshot_compare.c) ------------------------------------- */
+
+struct snapshot_compare {
+    const struct sparse_cancel *cancel; /* or NULL */
+    /* A unit of a that is not the same in b; not 0 ends the comparison. */
+    int (*differs)(void *ctx, uint64_t unit, const uint8_t *bytes, size_t len);
+    void *ctx;
+};
+
+/* Page by page: 0, -ENODATA (shorter), -ECANCELED, what differs returned, ...
+ */
+int snapshot_compare_memory(int a, int b, uint64_t bytes,
+                            const struct snapshot_compare *compare)
+    __attribute__((warn_unused_result));
+
+/* A disk as a guest reads it. */
+struct snapshot_side {
+    const struct snapshot_cow *cow;
+    int base_fd; /* or -1: a cluster that only one side has differs */
+};
+
+/*
+ * Cluster by cluster, as the guests would read them; those that neither has are
+ * the same. Pre: disks of one size. Errors as above.
+ */
+int snapshot_compare_disk(const struct snapshot_side *a,
+                          const struct snapshot_side *b,
+                          const struct snapshot_compare *compare)
+    __attribute__((warn_unused_result));
+
+/* ---- the chain (snapshot_chain.c, snapshot_flatten.c) ------------------- */
+
+struct snapshot_base {
+    char *path; /* for messages; owned; NULL: not looked for */
+    struct snapshot_entry entry;
+};
+
+struct snapshot_watch {
+    struct sparse_cancel cancel;
+    int64_t opened_ns; /* CLOCK_REALTIME, before anything was opened */
+    unsigned depth;    /* members, 1 or more: the snapshot, its parent, ... */
+    struct snapshot_member chain[SNAPSHOT_CHAIN_MAX + 1];
+    struct snapshot_base bases[VM_DISKS_MAX];
+};
+
+/* Opens all members and all their files. */
+int snapshot_chain_open(const char *dir,
+                        const struct snapshot_open_options *options,
+                        struct snapshot_watch *watch, struct failure *f)
+    __attribute__((warn_unused_result));
+/*
+ * Opens chain[depth - 1]'s parent (id and manifest only) as chain[depth] and
+ * counts it. Pre: it has one.
+ */
+int snapshot_chain_next(const struct snapshot_open_options *options,
+                        struct snapshot_watch *watch, struct failure *f)
+    __attribute__((warn_unused_result));
+/* The member of the chain that holds that very base, or NULL. */
+const struct snapshot_member *
+snapshot_chain_storing(const struct snapshot_watch *watch,
+                       const struct snapshot_disk *disk);
+/* Opens the base of each disk, wherever it is. */
+int snapshot_bases_open(const struct snapshot_open_options *options,
+                        struct snapshot_watch *watch, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Memory and cow files of the chain as one: unlinked files, read-only, owned by
+ * the caller (ret_cows: -1 where a disk has none). 0, or a negative errno with
+ * *f filled and nothing left open.
+ */
+int snapshot_flatten(const struct snapshot_watch *watch, int *ret_memory_fd,
+                     int ret_cows[VM_DISKS_MAX], struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* An empty file without a name, in $TMPDIR or /var/tmp: fd or -errno. */
+int snapshot_temporary(void) __attribute__((warn_unused_result));
+
+/* ---- checking (snapshot_check.c, snapshot_stamp.c) ---------------------- */
+
+/* Part of `leaves`, and the file it is about. */
+enum snapshot_region_kind {
+    SNAPSHOT_REGION_MEMORY,
+    SNAPSHOT_REGION_BASE,
+    SNAPSHOT_REGION_COW,
+};
+struct snapshot_region {
+    enum snapshot_region_kind kind;
+    uint32_t disk;
+    uint64_t bytes; /* of the file */
+    uint64_t first; /* its first leaf */
+};
+#define SNAPSHOT_REGIONS_MAX (1u + 2u * VM_DISKS_MAX)
+unsigned
+snapshot_regions(const struct snapshot_manifest *m,
+                 struct snapshot_region ret_regions[SNAPSHOT_REGIONS_MAX]);
+/* Its file in a snapshot. */
+struct snapshot_name snapshot_region_name(const struct snapshot_manifest *m,
+                                          const struct snapshot_region *region);
+
+/* Chunk i of a region of an open file against `leaves`: 0; 1 if it differs; or
+ * a negative errno. */
+int snapshot_check_chunk(int fd, const struct snapshot_region *region,
+                         uint64_t i, int leaves_fd);
+/* Digest of file i of a member, plain or tree, against the manifest. */
+int snapshot_check_file(const struct snapshot_member *member, uint32_t i,
+                        const struct sparse_cancel *cancel, struct failure *f)
+    __attribute__((warn_unused_result));
+/* The same for its `leaves`. */
+int snapshot_check_leaves_file(const struct snapshot_member *member,
+                               struct failure *f)
+    __attribute__((warn_unused_result));
+/* Root and trees of the member's `leaves` against its manifest. */
+int snapshot_check_leaves(const struct snapshot_member *member,
+                          struct failure *f)
+    __attribute__((warn_unused_result));
+/*
+ * Checks an opened snapshot by level, in two steps: the files as they are, and
+ * (once it is flattened) what is in them. The first sets checked. What is not
+ * open is not checked.
+ */
+int snapshot_check_files(struct snapshot *snapshot, enum snapshot_check check,
+                         struct failure *f) __attribute__((warn_unused_result));
+int snapshot_check_content(const struct snapshot *snapshot, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* True if an earlier full check left a stamp of these very files. */
+bool snapshot_stamp_fits(const struct snapshot *snapshot);
+/* CLOCK_REALTIME from which on a change of any file is sure to be seen. */
+int64_t snapshot_settles_at(const struct snapshot *snapshot);
+/* Leaves one, if the files had settled before they were opened; a failure to do
+ * so is no failure of the check. */
+void snapshot_stamp_leave(const struct snapshot *snapshot);
+
+/* ---- publishing (snapshot_stage.c) -------------------------------------- */
+
+/* A hidden folder beside the output, locked while its owner lives. */
+struct snapshot_stage {
+    char *out;      /* as given, for messages */
+    char *folder;   /* the folder it is to appear in */
+    char *name;     /* its name there */
+    char temp[256]; /* the hidden folder's name there; "": none */
+    int folder_fd, dir_fd;
+};
+
+/*
+ * Makes the hidden folder, and removes what dead writers left. 0, or a negative
+ * errno with *f filled; *ret_stage can be ended in any case.
+ */
+int snapshot_stage_begin(const char *out_dir, struct snapshot_stage *ret_stage,
+                         struct failure *f) __attribute__((warn_unused_result));
+/* A new file in it: the descriptor (read-write, the caller's) or -errno. */
+int snapshot_stage_create(const struct snapshot_stage *stage, const char *name)
+    __attribute__((warn_unused_result));
+/* One of its files, to read: as above. */
+int snapshot_stage_open(const struct snapshot_stage *stage, const char *name)
+    __attribute__((warn_unused_result));
+/* A new file of the same file system that has no name: as above. */
+int snapshot_stage_nameless(const struct snapshot_stage *stage)
+    __attribute__((warn_unused_result));
+/*
+ * Seals and syncs every file, opens the snapshot as its users will (with a
+ * full check) and renames. 0, or a negative errno with *f filled.
+ */
+int snapshot_stage_publish(struct snapshot_stage *stage,
+                           const struct snapshot_open_options *options,
+                           struct failure *f)
+    __attribute__((warn_unused_result));
+/* Removes the folder, unless it was published. A zeroed struct is fine. */
+void snapshot_stage_end(struct snapshot_stage *stage);
+
+/* Fails with snapshot_write: what was attempted is a clause ("write memory").
+ */
+int snapshot_stage_fail(const struct snapshot_stage *stage, int error,
+                        const char *what, struct failure *f);
+
+#endif

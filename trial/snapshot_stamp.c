@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Stamps: what every file of a snapshot was like when it was last checked in
+ * full. A stamp is compared, never parsed: the text that describes the files
+ * now is made anew and must be the same.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "trial/image.h"
+#include "trial/snapshot_internal.h"
+
+#define STAMP_MAX (256u * 1024u)
+
+/*
+ * A change within the same tick of the file system's clock would leave no
+ * trace: 10 ms at 100 Hz, two seconds where times are whole seconds.
+ */
+#define TICK_NS ((int64_t)20 * 1000 * 1000)
+#define COARSE_TICK_NS ((int64_t)2100 * 1000 * 1000)
+
+char *snapshot_cache_dir(const char *name)
+{
+    char *images = image_cache_dir();
+    char *slash = images ? strrchr(images, '/') : NULL;
+    char *dir = NULL;
+
+    if (slash) {
+        *slash = '\0';
+        if (asprintf(&dir, "%s/%s", images, name) < 0)
+            dir = NULL;
+    }
+    free(images);
+    return dir;
+}
+
+static void describe(FILE *out, const char *what,
+                     const struct snapshot_mark *mark)
+{
+    fprintf(
+        out, "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64 "\n",
+        what, mark->dev, mark->ino, mark->size, mark->mtime_ns, mark->ctime_ns);
+}
+
+/* Calls for each file that was opened, with a name for it. */
+typedef void visit_fn(void *ctx, const char *name,
+                      const struct snapshot_mark *mark);
+
+static void visit_all(const struct snapshot *s, visit_fn *visit, void *ctx)
+{
+    for (unsigned i = 0; i < s->watch->depth; i++) {
+        const struct snapshot_member *m = &s->watch->chain[i];
+
+        visit(ctx, m->id, &m->manifest_entry.mark);
+        visit(ctx, SNAPSHOT_ID_NAME, &m->id_entry.mark);
+        for (uint32_t k = 0; k < m->manifest.file_count; k++)
+            visit(ctx, m->manifest.files[k].name, &m->files[k].mark);
+    }
+    for (uint32_t i = 0; i < s->manifest.disk_count; i++)
+        if (s->watch->bases[i].path)
+            visit(ctx, "base", &s->watch->bases[i].entry.mark);
+}
+
+static void visit_describe(void *ctx, const char *name,
+                           const struct snapshot_mark *mark)
+{
+    describe(ctx, name, mark);
+}
+
+/* The caller frees; NULL if memory is short. */
+static char *make_text(const struct snapshot *s, size_t *ret_len)
+{
+    char *text = NULL;
+    FILE *out = open_memstream(&text, ret_len);
+
+    if (!out)
+        return NULL;
+    fprintf(out, "microsbx.stamp/1\nroot %s\n", s->manifest.root);
+    visit_all(s, visit_describe, out);
+    if (fclose(out) != 0) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+/* By id and directory: two copies of a snapshot have a stamp each. */
+static char *make_path(const struct snapshot *s, const char *folder)
+{
+    const struct snapshot_mark *mark = &s->watch->chain[0].manifest_entry.mark;
+    char *path;
+
+    if (asprintf(&path, "%s/%s-%" PRIx64 "-%" PRIx64, folder, s->id, mark->dev,
+                 mark->ino) < 0)
+        return NULL;
+    return path;
+}
+
+bool snapshot_stamp_fits(const struct snapshot *snapshot)
+{
+    char *folder = snapshot_cache_dir("stamps");
+    char *path = folder ? make_path(snapshot, folder) : NULL;
+    int fd =
+        path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+    size_t len = 0;
+    char *text = fd >= 0 ? make_text(snapshot, &len) : NULL;
+    char *have = text ? malloc(len + 1) : NULL;
+    bool fits = have && io_pread_full(fd, have, len + 1, 0) == (ssize_t)len &&
+                memcmp(have, text, len) == 0;
+
+    free(have);
+    free(text);
+    io_close(&fd);
+    free(path);
+    free(folder);
+    return fits;
+}
+
+static void visit_settled(void *ctx, const char *name,
+                          const struct snapshot_mark *mark)
+{
+    int64_t *newest = ctx;
+    int64_t tick = mark->ctime_ns % 1000000000 == 0 ? COARSE_TICK_NS : TICK_NS;
+
+    (void)name;
+    if (mark->ctime_ns + tick > *newest)
+        *newest = mark->ctime_ns + tick;
+}
+
+int64_t snapshot_settles_at(const struct snapshot *snapshot)
+{
+    int64_t newest = 0;
+
+    visit_all(snapshot, visit_settled, &newest);
+    return newest;
+}
+
+/* Like mkdir -p for the two last folders of the path. */
+static void make_folders(const char *folder)
+{
+    char *parent = strdup(folder);
+    char *slash = parent ? strrchr(parent, '/') : NULL;
+
+    if (slash) {
+        *slash = '\0';
+        (void)mkdir(parent, 0700);
+    }
+    (void)mkdir(folder, 0700);
+    free(parent);
+}
+
+/* Written beside and renamed: a stamp is whole or not there. */
+static void write_stamp(const char *path, const char *text, size_t len)
+{
+    char *beside = NULL;
+    int fd;
+
+    if (asprintf(&beside, "%s.XXXXXX", path) < 0)
+        return;
+    fd = mkostemp(beside, O_CLOEXEC);
+    if (fd >= 0 &&
+        (io_write_full(fd, text, len) != 0 || rename(beside, path) != 0))
+        (void)unlink(beside);
+    io_close(&fd);
+    free(beside);
+}
+
+void snapshot_stamp_leave(const struct snapshot *snapshot)
+{
+    char *folder = snapshot_cache_dir("stamps");
+    char *path = folder ? make_path(snapshot, folder) : NULL;
+    size_t len = 0;
+    char *text = make_text(snapshot, &len);
+
+    if (path && text && len <= STAMP_MAX &&
+        snapshot_settles_at(snapshot) < snapshot->watch->opened_ns) {
+        make_folders(folder);
+        write_stamp(path, text, len);
+    }
+    free(text);
+    free(path);
+    free(folder);
+}
