@@ -84,7 +84,9 @@ static const struct {
     size_t offset;
     uint32_t value;
 } bad_open[] = {
-    {0, 8},  /* unknown flag */
+    {0, 0x20}, /* unknown flag */
+    {0, PROTO_EXEC_WARM},
+    {0, PROTO_EXEC_WARM | PROTO_EXEC_STDIN | PROTO_EXEC_TTY},
     {28, 0}, /* no argument */
     {28, PROTO_ARGV_MAX + 1},
     {28, 11}, /* more strings than bytes */
@@ -117,7 +119,8 @@ START_TEST(test_exec_open_refused)
     proto_put_exec_open(&w, 1, &in);
     len = decode(&w, PROTO_FROM_HOST).length;
     ck_assert_int_eq(proto_get_exec_open(p, len, &out), 0);
-    p[48 + 4] = '\0'; /* cwd's only byte: within "user" if that is 5 long */
+    if (bad_open[_i].offset == 44)
+        p[48 + 4] = '\0'; /* cwd's only byte: of "user" if that is 5 long */
     for (size_t i = 0; i < 4; i++)
         p[bad_open[_i].offset + i] = (uint8_t)(value >> (8 * i));
     ck_assert_int_eq(proto_get_exec_open(p, len, &out), -EBADMSG);
@@ -293,8 +296,18 @@ static bool known(uint16_t type, enum proto_sender sender)
     if (type == PROTO_DATA || type == PROTO_CREDIT)
         return true;
     if (sender == PROTO_FROM_HOST)
-        return type >= PROTO_EXEC_OPEN && type <= PROTO_EOF;
-    return type >= PROTO_HELLO && type <= PROTO_FILE_DONE;
+        return (type >= PROTO_EXEC_OPEN && type <= PROTO_EOF) ||
+               (type >= PROTO_QUIESCE && type <= PROTO_ATTACH);
+    return (type >= PROTO_HELLO && type <= PROTO_FILE_DONE) ||
+           type == PROTO_QUIESCED || type == PROTO_RESTORED;
+}
+
+/* Types of the connection, not of a handle. */
+static bool is_common(uint32_t type)
+{
+    return type == PROTO_HELLO || type == PROTO_SHUTDOWN ||
+           type == PROTO_QUIESCE || type == PROTO_RESTORE ||
+           type == PROTO_QUIESCED || type == PROTO_RESTORED;
 }
 
 /* All types, from both sides, with all small lengths and the bounds. */
@@ -316,7 +329,7 @@ START_TEST(test_headers)
                 (uint8_t)(type >> 8),
                 0,
                 0,
-                type != PROTO_HELLO && type != PROTO_SHUTDOWN,
+                !is_common(type),
                 0,
                 0,
                 0,
