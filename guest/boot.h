@@ -13,6 +13,9 @@
 
 #define BOOT_ROOT "/newroot" /* where the overlay is mounted */
 #define BOOT_CGROUP "/sys/fs/cgroup"
+#define BOOT_ID                                                                \
+    "/boot_id" /* in the initrd's own file system: see identity.h              \
+                */
 
 /* Prints one line "microsbx: ..." on the console. */
 void boot_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

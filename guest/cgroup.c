@@ -137,6 +137,17 @@ static int limit_memory(const struct cgroup_tree *tree, int fd, uint64_t max)
     return 0;
 }
 
+int cgroup_limit(const struct cgroup_tree *tree, const struct cgroup *cgroup,
+                 uint64_t memory_max, uint32_t pids_max)
+{
+    int ret = limit_memory(tree, cgroup->fd, memory_max);
+
+    if (ret == 0 && tree->has_pids)
+        ret = sysfile_write_u64(cgroup->fd, "pids.max",
+                                pids_max ? pids_max : CGROUP_PIDS_DEFAULT);
+    return ret;
+}
+
 int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
                   uint32_t pids_max, struct cgroup *ret_cgroup)
 {
@@ -150,10 +161,7 @@ int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
     ret = cgroup.fd = open_dir(tree->work_fd, cgroup.name);
     if (ret < 0)
         goto out_remove;
-    ret = limit_memory(tree, cgroup.fd, memory_max);
-    if (ret == 0 && tree->has_pids)
-        ret = sysfile_write_u64(cgroup.fd, "pids.max",
-                                pids_max ? pids_max : CGROUP_PIDS_DEFAULT);
+    ret = cgroup_limit(tree, &cgroup, memory_max, pids_max);
     if (ret)
         goto out_remove;
     *ret_cgroup = cgroup;
@@ -211,6 +219,21 @@ void cgroup_read_usage(const struct cgroup *cgroup,
         usage.memory_peak = sysfile_field(text, "p");
     }
 out:
+    *ret_usage = usage;
+}
+
+void cgroup_read_usage_since(const struct cgroup *cgroup,
+                             const struct cgroup_usage *before,
+                             struct cgroup_usage *ret_usage)
+{
+    struct cgroup_usage usage;
+
+    cgroup_read_usage(cgroup, &usage);
+    usage.oom_kills -= before->oom_kills;
+    usage.pids_hits -= before->pids_hits;
+    usage.cpu_us -= before->cpu_us;
+    usage.user_us -= before->user_us;
+    usage.system_us -= before->system_us;
     *ret_usage = usage;
 }
 

@@ -55,6 +55,11 @@ int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
                   uint32_t pids_max, struct cgroup *ret_cgroup)
     __attribute__((warn_unused_result));
 
+/* New limits for one, given as to cgroup_create: 0 or a negative errno. */
+int cgroup_limit(const struct cgroup_tree *tree, const struct cgroup *cgroup,
+                 uint64_t memory_max, uint32_t pids_max)
+    __attribute__((warn_unused_result));
+
 /*
  * A descriptor of dir's cgroup.procs: a child that writes "0" to it is in.
  * Or a negative errno.
@@ -69,6 +74,11 @@ bool cgroup_is_populated(const struct cgroup *cgroup);
 
 void cgroup_read_usage(const struct cgroup *cgroup,
                        struct cgroup_usage *ret_usage);
+
+/* The same less what it had used `before`; memory_peak is not reset. */
+void cgroup_read_usage_since(const struct cgroup *cgroup,
+                             const struct cgroup_usage *before,
+                             struct cgroup_usage *ret_usage);
 
 /* Removes it; -EBUSY (and nothing changed) while it is populated. */
 int cgroup_remove(const struct cgroup_tree *tree, struct cgroup *cgroup);

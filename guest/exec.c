@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The life of an exec; see the header. */
+/* The life of an exec; see the header, and exec_wait.c for the rest of it. */
 #include "guest/exec.h"
 
 #include <errno.h>
@@ -117,6 +117,7 @@ void exec_open(struct handle *h, struct agent *agent, uint32_t id,
     h->kind = HANDLE_EXEC;
     h->state = HANDLE_COLLECT;
     h->id = id;
+    h->warm = (request->flags & PROTO_EXEC_WARM) != 0;
     if (request->flags & PROTO_EXEC_STDIN)
         inlet_expect(&h->in);
     h->strings = malloc(request->argv_bytes + request->env_bytes);
@@ -342,7 +343,7 @@ static void sample_pids(struct handle *h, const struct agent *agent)
 
     if (!agent->cgroups.has_pids || h->note_pids || h->reaped)
         return;
-    cgroup_read_usage(&h->cgroup, &usage);
+    cgroup_read_usage_since(&h->cgroup, &h->before, &usage);
     if (usage.pids_hits)
         handle_kill(h);
 }
@@ -378,7 +379,8 @@ static void check_deadline(struct handle *h, uint64_t now_ms)
 static void step_run(struct handle *h, const struct agent *agent,
                      uint64_t now_ms)
 {
-    if (h->sample_ms == HANDLE_NO_TIME || now_ms >= h->sample_ms || h->reaped)
+    if (!handle_is_waiting(h) &&
+        (h->sample_ms == HANDLE_NO_TIME || now_ms >= h->sample_ms || h->reaped))
         sample(h, agent, now_ms);
     check_deadline(h, now_ms);
     if (!h->reaped)
@@ -443,7 +445,7 @@ static void put_exit(const struct handle *h, struct proto_writer *w)
     };
     struct cgroup_usage usage;
 
-    cgroup_read_usage(&h->cgroup, &usage);
+    cgroup_read_usage_since(&h->cgroup, &h->before, &usage);
     if (WIFSIGNALED(h->wait_status))
         m.signal = (uint32_t)WTERMSIG(h->wait_status);
     else
@@ -498,12 +500,14 @@ bool exec_step(struct handle *h, struct agent *agent, struct conn *conn,
         step_run(h, agent, now_ms);
     if (output && !h->failure.reason)
         pump_output(h, conn, now_ms);
+    for (size_t i = 0; handle_is_unheard(h) && i < 2; i++)
+        outlet_drop(&h->out[i]);
     if (conn)
         inlet_give_credit(&h->in, conn, h->id, PROTO_STDIN);
     if (h->state != HANDLE_DRAIN)
         return false;
     output = conn && !h->failure.reason;
-    if (!is_cleared(h, output, now_ms))
+    if (!is_cleared(h, output, now_ms) || handle_is_waiting(h))
         return false;
     return finish(h, agent, conn);
 }
@@ -516,6 +520,8 @@ uint64_t exec_due_ms(const struct handle *h, uint64_t now_ms)
         due = h->deadline_ms;
         if (h->sample_ms < due)
             due = h->sample_ms;
+    } else if (handle_is_waiting(h)) {
+        due = HANDLE_NO_TIME;
     } else if (h->state == HANDLE_DRAIN && cgroup_is_populated(&h->cgroup)) {
         due = now_ms + KILL_POLL_MS; /* nothing wakes us when it empties */
     } else if (h->state == HANDLE_DRAIN &&

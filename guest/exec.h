@@ -9,6 +9,9 @@
  * its cgroup is killed, and output is read to its end: at most a second long
  * when something outside the cgroup holds a pipe open, and as long as the
  * host takes to give credit for what is there.
+ *
+ * A warm exec that has lost its connection waits in RUN, or ended in DRAIN,
+ * until exec_attach.
  */
 #ifndef MICROSBX_GUEST_EXEC_H
 #define MICROSBX_GUEST_EXEC_H
@@ -39,6 +42,21 @@ int exec_signal(struct handle *h, uint32_t signo)
 int exec_winsize(struct handle *h, uint16_t rows, uint16_t cols)
     __attribute__((warn_unused_result));
 void exec_cancel(struct handle *h);
+
+/* A warm exec that could stay: it runs, and has taken all its stdin so far. */
+bool exec_can_wait(const struct handle *h);
+
+/* Its connection is gone, and it stays: to be attached, or unheard. */
+void exec_wait(struct handle *h);
+void exec_unhear(struct handle *h);
+
+/*
+ * ATTACH: a handle that is waiting becomes the live one `id`, and a STARTED is
+ * queued. 0; else a negative errno, and it goes on waiting.
+ */
+int exec_attach(struct handle *h, const struct agent *agent, struct conn *conn,
+                uint32_t id, const struct proto_attach *request)
+    __attribute__((warn_unused_result));
 
 /*
  * Does all that can be done at `now_ms` without waiting, queueing frames on

@@ -47,6 +47,16 @@ void handle_kill(struct handle *h)
         kill(h->pid, SIGKILL);
 }
 
+bool handle_is_waiting(const struct handle *h)
+{
+    return h->orphan && h->stays && h->warm;
+}
+
+bool handle_is_unheard(const struct handle *h)
+{
+    return h->orphan && h->stays && !h->warm;
+}
+
 static size_t add_fd(struct pollfd *ret_fds, size_t count, int fd, short events)
 {
     ret_fds[count] = (struct pollfd){.fd = fd, .events = events};
@@ -64,8 +74,11 @@ size_t handle_poll(const struct handle *h, const struct conn *conn,
     if (inlet_wants_write(&h->in))
         count = add_fd(ret_fds, count, h->in.fd, POLLOUT);
     /* Output is held back until its exec has been reported as started. */
-    for (size_t i = 0; conn && i < 2; i++) {
-        if (h->state != HANDLE_START && outlet_can_read(&h->out[i], conn))
+    for (size_t i = 0; i < 2; i++) {
+        bool reads = conn ? outlet_can_read(&h->out[i], conn)
+                          : handle_is_unheard(h) && h->out[i].fd >= 0;
+
+        if (h->state != HANDLE_START && reads)
             count = add_fd(ret_fds, count, h->out[i].fd, POLLIN);
     }
     return count;

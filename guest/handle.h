@@ -3,8 +3,11 @@
  * A handle: one exec or one file operation of the host, from its request to
  * its last frame. exec.c and fileop.c drive it; the server owns the table.
  *
- * A handle whose connection is gone is an orphan: it is killed, says nothing
- * any more, and is free when its processes are.
+ * A handle whose connection is gone is an orphan and says nothing any more. As
+ * a rule it is killed, and free when its processes are. If the agent had been
+ * quiesced it may stay: a warm exec, which waits to be attached, and whose
+ * output is not touched; or, of a machine that was frozen while it ran, any
+ * exec, whose output then is dropped.
  */
 #ifndef MICROSBX_GUEST_HANDLE_H
 #define MICROSBX_GUEST_HANDLE_H
@@ -17,6 +20,7 @@
 
 #include "guest/cgroup.h"
 #include "guest/conn.h"
+#include "guest/kernel.h"
 #include "guest/proto.h"
 #include "guest/sandbox.h"
 #include "guest/stream.h"
@@ -28,6 +32,8 @@ struct agent {
     int scratch_fd; /* a directory on the scratch disk; -1: none */
     uint32_t features;
     uint64_t memory_total;
+    const struct kernel_ops *kernel; /* never NULL */
+    const char *boot_id; /* the file workloads read it from; NULL: none */
 };
 
 enum handle_kind { HANDLE_FREE, HANDLE_EXEC, HANDLE_FILE };
@@ -48,6 +54,7 @@ struct handle {
     uint32_t id;
     uint16_t type; /* file: PROTO_FILE_* */
     bool orphan;
+    bool stays; /* an orphan that is not killed */
 
     pid_t pid; /* 0: never forked */
     bool reaped;
@@ -66,11 +73,13 @@ struct handle {
     struct proto_exec_failed failure; /* reason 0: none */
     uint32_t exit_flags;
     uint64_t started_ms, ended_ms;
-    uint64_t deadline_ms; /* the request's timeout */
-    uint64_t sample_ms;   /* next look at disk and processes */
-    bool note_pids;       /* the process limit does not end it */
-    uint64_t drain_ms;    /* output is waited for until then */
-    uint64_t kill_ms;     /* processes are waited for until then */
+    uint64_t deadline_ms;       /* the request's timeout */
+    uint64_t sample_ms;         /* next look at disk and processes */
+    bool note_pids;             /* the process limit does not end it */
+    bool warm;                  /* can be attached as an orphan that stays */
+    struct cgroup_usage before; /* what it had used when it was attached */
+    uint64_t drain_ms;          /* output is waited for until then */
+    uint64_t kill_ms;           /* processes are waited for until then */
 
     /* file */
     struct proto_file_done done;
@@ -86,9 +95,15 @@ void handle_fini(struct handle *h);
 /* Ends everything it started, at once. */
 void handle_kill(struct handle *h);
 
+/* An orphan that waits to be attached, alive or not. */
+bool handle_is_waiting(const struct handle *h);
+
+/* An orphan that runs on, with nobody for its output. */
+bool handle_is_unheard(const struct handle *h);
+
 /*
  * The descriptors it waits for, at most HANDLE_FDS_MAX: count written. With
- * conn NULL (an orphan) its output is not waited for.
+ * conn NULL (an orphan) its output is waited for only if it is dropped.
  */
 size_t handle_poll(const struct handle *h, const struct conn *conn,
                    struct pollfd *ret_fds);

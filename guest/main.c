@@ -14,6 +14,7 @@
 
 #include "guest/boot.h"
 #include "guest/cmdline.h"
+#include "guest/identity.h"
 #include "guest/server.h"
 #include "guest/shell.h"
 #include "guest/sysfile.h"
@@ -47,6 +48,19 @@ static void protect_self(void)
     prctl(PR_SET_DUMPABLE, 0);
     (void)!sysfile_write(AT_FDCWD, "/proc/self/oom_score_adj", "-1000");
     reboot(RB_DISABLE_CAD);
+}
+
+/* Without it a machine runs; it only cannot be restored. */
+static void set_up_identity(struct agent *agent, struct sandbox_config *config)
+{
+    int ret = identity_init(BOOT_ID);
+
+    agent->kernel = &kernel_ops;
+    if (ret) {
+        boot_say("no boot id: %s", strerror(-ret));
+        return;
+    }
+    agent->boot_id = config->boot_id = BOOT_ID;
 }
 
 /* Root, cgroups, sandbox: what execs need. Says what is missing. */
@@ -142,6 +156,7 @@ int main(void)
     protect_self();
     boot_load_modules();
     boot_loopback_up();
+    set_up_identity(&agent, &config);
     set_up_agent(&agent, &config, &options);
     serve(&agent, &options);
     boot_power_off();

@@ -32,7 +32,9 @@ void sandbox_init(struct sandbox *sandbox, const struct sandbox_config *config)
         .ipc_fd = -1,
         .uts_fd = -1,
         .own_pid_fd = -1,
+        .own_uts_fd = -1,
         .pts_fd = -1,
+        .hostname = SANDBOX_HOSTNAME,
     };
 }
 
@@ -61,13 +63,24 @@ static int take_root(const struct sandbox_config *config)
     return 0;
 }
 
-static int keeper_build(const struct sandbox_config *config)
+static int keeper_build(const struct sandbox *sandbox)
 {
-    int ret = take_root(config);
+    const struct sandbox_config *config = sandbox->config;
+    int boot_id_fd = -1;
+    int ret = 0;
 
+    /* While there is a way to it; and in this namespace, whose mounts are the
+       only ones that can be mounted again here. Never closed: keeper_run. */
+    if (config->boot_id) {
+        boot_id_fd = open(config->boot_id, O_PATH | O_CLOEXEC);
+        ret = boot_id_fd < 0 ? -errno : 0;
+    }
     if (ret == 0)
-        ret = sandbox_populate(config);
-    if (ret == 0 && sethostname(SANDBOX_HOSTNAME, strlen(SANDBOX_HOSTNAME)) < 0)
+        ret = take_root(config);
+    if (ret == 0)
+        ret = sandbox_populate(config, boot_id_fd);
+    if (ret == 0 &&
+        sethostname(sandbox->hostname, strlen(sandbox->hostname)) < 0)
         ret = -errno;
     return ret;
 }
@@ -93,14 +106,14 @@ static void __attribute__((noreturn)) keeper_run(void)
 }
 
 static void __attribute__((noreturn))
-keeper_main(const struct sandbox_config *config, int report_fd)
+keeper_main(const struct sandbox *sandbox, int report_fd)
 {
     int ret;
 
     /* In tests the agent is a process that can die before its keeper. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_NAME, "keeper");
-    ret = keeper_build(config);
+    ret = keeper_build(sandbox);
     if (write(report_fd, &ret, sizeof(ret)) != sizeof(ret) || ret)
         _exit(1);
     keeper_run();
@@ -125,7 +138,7 @@ static int start_keeper(struct sandbox *sandbox)
         return -errno;
     pid = fork_namespaces();
     if (pid == 0)
-        keeper_main(sandbox->config, report[1]);
+        keeper_main(sandbox, report[1]);
     close(report[1]);
     if (pid > 0 &&
         read(report[0], &result, sizeof(result)) != (ssize_t)sizeof(result))
@@ -159,6 +172,8 @@ static int open_namespaces(struct sandbox *sandbox)
         ret = open_of(pid, "ns/uts", 0, &sandbox->uts_fd);
     if (ret == 0)
         ret = open_of(getpid(), "ns/pid", 0, &sandbox->own_pid_fd);
+    if (ret == 0)
+        ret = open_of(getpid(), "ns/uts", 0, &sandbox->own_uts_fd);
     /* Held open now: no path that a workload can touch is walked later. */
     if (ret == 0)
         ret = open_of(pid, "root/dev/pts", O_DIRECTORY, &sandbox->pts_fd);
@@ -172,6 +187,7 @@ static void close_namespaces(struct sandbox *sandbox)
     sysfile_close(&sandbox->ipc_fd);
     sysfile_close(&sandbox->uts_fd);
     sysfile_close(&sandbox->own_pid_fd);
+    sysfile_close(&sandbox->own_uts_fd);
     sysfile_close(&sandbox->pts_fd);
 }
 
@@ -195,6 +211,29 @@ void sandbox_lost(struct sandbox *sandbox)
 {
     sandbox->keeper = 0;
     close_namespaces(sandbox);
+}
+
+int sandbox_set_hostname(struct sandbox *sandbox, const char *name)
+{
+    size_t len = strlen(name);
+    int ret = 0;
+
+    if (len >= sizeof(sandbox->hostname))
+        return -ENAMETOOLONG;
+    memcpy(sandbox->hostname, name, len + 1);
+    if (!sandbox->config)
+        return 0;
+    ret = sandbox_ensure(sandbox);
+    if (ret)
+        return ret;
+    if (setns(sandbox->uts_fd, CLONE_NEWUTS) < 0)
+        return -errno;
+    if (sethostname(name, len) < 0)
+        ret = -errno;
+    /* As in sandbox_fork: the agent lives outside. */
+    if (setns(sandbox->own_uts_fd, CLONE_NEWUTS) < 0)
+        abort();
+    return ret;
 }
 
 void sandbox_stop(struct sandbox *sandbox)

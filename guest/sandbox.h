@@ -11,8 +11,8 @@
  *
  * What a workload finds: /proc with the dangerous parts read-only or masked
  * (a root workload owns those files, so permissions alone do not protect
- * them), /sys read-only, a /dev of its own without console, kmsg or the disks
- * the root file system is on.
+ * them) and a boot id that the agent can change, /sys read-only, a /dev of its
+ * own without console, kmsg or the disks the root file system is on.
  */
 #ifndef MICROSBX_GUEST_SANDBOX_H
 #define MICROSBX_GUEST_SANDBOX_H
@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #define SANDBOX_DISKS_MAX 16u
+#define SANDBOX_HOSTNAME_MAX 65u /* with its NUL */
 
 /* A disk that is left to the workload. */
 struct sandbox_disk {
@@ -32,7 +33,8 @@ struct sandbox_disk {
 };
 
 struct sandbox_config {
-    const char *root; /* a mount point of the agent's: becomes `/` */
+    const char *root;    /* a mount point of the agent's: becomes `/` */
+    const char *boot_id; /* a file to read as the boot id; NULL: none */
     size_t disk_count;
     struct sandbox_disk disks[SANDBOX_DISKS_MAX];
 };
@@ -41,8 +43,9 @@ struct sandbox {
     const struct sandbox_config *config; /* borrowed; NULL: no root, no execs */
     pid_t keeper;                        /* 0: not running */
     int mnt_fd, pid_fd, ipc_fd, uts_fd;  /* namespaces, owned; -1 */
-    int own_pid_fd;                      /* the agent's pid namespace */
+    int own_pid_fd, own_uts_fd;          /* the agent's namespaces */
     int pts_fd;                          /* directory of its devpts */
+    char hostname[SANDBOX_HOSTNAME_MAX]; /* also of those built later */
 };
 
 /* config NULL: every use answers -ENODEV. */
@@ -56,6 +59,13 @@ int sandbox_ensure(struct sandbox *sandbox) __attribute__((warn_unused_result));
 
 /* The keeper was reaped; the namespaces died with it. */
 void sandbox_lost(struct sandbox *sandbox);
+
+/*
+ * The host name that workloads see from now on, at most SANDBOX_HOSTNAME_MAX -
+ * 1 bytes. Without a root it is only noted. 0 or a negative errno.
+ */
+int sandbox_set_hostname(struct sandbox *sandbox, const char *name)
+    __attribute__((warn_unused_result));
 
 /* Kills the keeper, and with it all in the pid namespace; reaps it. */
 void sandbox_stop(struct sandbox *sandbox);
@@ -75,8 +85,11 @@ int sandbox_enter(const struct sandbox *sandbox)
 int sandbox_open_pty(const struct sandbox *sandbox, int *ret_master,
                      int *ret_slave) __attribute__((warn_unused_result));
 
-/* sandbox_mounts.c: fills the root below the current directory. */
-int sandbox_populate(const struct sandbox_config *config)
+/*
+ * sandbox_mounts.c: fills the root below the current directory. boot_id_fd: a
+ * file of this mount namespace to mount as the boot id; -1: none.
+ */
+int sandbox_populate(const struct sandbox_config *config, int boot_id_fd)
     __attribute__((warn_unused_result));
 
 #endif

@@ -173,7 +173,26 @@ static void make_places(void)
         (void)!chown(USERS_DEFAULT_HOME, USERS_DEFAULT_ID, USERS_DEFAULT_ID);
 }
 
-int sandbox_populate(const struct sandbox_config *config)
+/*
+ * The kernel's boot id cannot be changed, and all machines of one snapshot
+ * have the same: workloads read the agent's file in its place.
+ */
+static int make_boot_id(int fd)
+{
+    static const char place[] = "/proc/sys/kernel/random/boot_id";
+    char file[32];
+
+    snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+    if (mount(file, place, NULL, MS_BIND, NULL) < 0 ||
+        mount(NULL, place, NULL,
+              MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV |
+                  MS_NOEXEC,
+              NULL) < 0)
+        return -errno;
+    return 0;
+}
+
+int sandbox_populate(const struct sandbox_config *config, int boot_id_fd)
 {
     int ret;
 
@@ -182,6 +201,8 @@ int sandbox_populate(const struct sandbox_config *config)
     ret = make_dev(config);
     if (ret == 0)
         ret = make_proc();
+    if (ret == 0 && boot_id_fd >= 0)
+        ret = make_boot_id(boot_id_fd);
     if (ret == 0)
         ret = make_sys();
     return ret;

@@ -25,162 +25,50 @@
 
 /* ---- handles ------------------------------------------------------------ */
 
-static struct handle *find_handle(struct server *server, uint32_t id)
-{
-    for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
-        struct handle *h = &server->handles[i];
-
-        if (h->kind != HANDLE_FREE && !h->orphan && h->id == id)
-            return h;
-    }
-    return NULL;
-}
-
-static struct handle *find_free(struct server *server)
-{
-    for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
-        if (server->handles[i].kind == HANDLE_FREE)
-            return &server->handles[i];
-    }
-    return NULL;
-}
-
+/* Handles that a connection has, or that have to end before the next. */
 static bool has_handles(const struct server *server)
 {
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
-        if (server->handles[i].kind != HANDLE_FREE)
+        const struct handle *h = &server->handles[i];
+
+        if (h->kind != HANDLE_FREE && !h->stays)
             return true;
     }
     return false;
 }
 
+static void abandon(struct handle *h)
+{
+    h->orphan = true;
+    if (h->kind == HANDLE_EXEC)
+        exec_cancel(h);
+    else
+        fileop_cancel(h);
+}
+
 /* The connection is gone: nobody is left to hear of the handles. */
 static void disconnect(struct server *server)
 {
+    enum park_state state = server->park.state;
+
     conn_close(&server->conn);
+    park_disconnect(&server->park);
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
         struct handle *h = &server->handles[i];
 
-        if (h->kind == HANDLE_FREE)
+        if (h->kind == HANDLE_FREE || h->orphan)
             continue;
-        h->orphan = true;
-        if (h->kind == HANDLE_EXEC)
-            exec_cancel(h);
+        if (state != PARK_AWAKE && exec_can_wait(h))
+            exec_wait(h);
+        else if (state == PARK_KEPT && h->kind == HANDLE_EXEC &&
+                 (h->state == HANDLE_START || h->state == HANDLE_RUN))
+            exec_unhear(h);
         else
-            fileop_cancel(h);
+            abandon(h);
     }
 }
 
 /* ---- frames ------------------------------------------------------------- */
-
-static int open_exec(struct server *server, uint32_t id, const uint8_t *payload,
-                     size_t len)
-{
-    struct handle *h = find_free(server);
-    struct proto_exec_open request;
-    struct proto_writer w;
-
-    if (proto_get_exec_open(payload, len, &request))
-        return -EBADMSG;
-    if (h) {
-        exec_open(h, server->agent, id, &request);
-        return 0;
-    }
-    w = conn_writer(&server->conn);
-    proto_put_exec_failed(&w, id,
-                          &(struct proto_exec_failed){PROTO_FAIL_BUSY, EBUSY});
-    conn_commit(&server->conn, &w);
-    return 0;
-}
-
-static int open_file(struct server *server, const struct proto_header *header,
-                     const uint8_t *payload)
-{
-    struct handle *h = find_free(server);
-    struct proto_file_open request;
-    struct proto_writer w;
-
-    if (proto_get_file_open(payload, header->length, &request))
-        return -EBADMSG;
-    if (h) {
-        fileop_open(h, server->agent, header->id, header->type, &request);
-        return 0;
-    }
-    w = conn_writer(&server->conn);
-    proto_put_file_done(&w, header->id,
-                        &(struct proto_file_done){.err = EBUSY});
-    conn_commit(&server->conn, &w);
-    return 0;
-}
-
-static bool is_opening(uint16_t type)
-{
-    return type == PROTO_EXEC_OPEN ||
-           (type >= PROTO_FILE_WRITE && type <= PROTO_FILE_MKDIR);
-}
-
-static int dispatch_to(struct server *server, struct handle *h,
-                       const struct proto_header *header,
-                       const uint8_t *payload)
-{
-    uint32_t stream = 0, value = 0;
-    uint16_t rows, cols;
-
-    switch (header->type) {
-    case PROTO_EXEC_STRINGS:
-        return exec_strings(h, server->agent, payload, header->length);
-    case PROTO_EXEC_SIGNAL:
-        if (proto_get_u32(payload, header->length, &value))
-            return -EBADMSG;
-        return exec_signal(h, value);
-    case PROTO_EXEC_WINSIZE:
-        if (proto_get_winsize(payload, header->length, &rows, &cols))
-            return -EBADMSG;
-        return exec_winsize(h, rows, cols);
-    case PROTO_CANCEL:
-        if (h->kind == HANDLE_EXEC)
-            exec_cancel(h);
-        else
-            fileop_cancel(h);
-        return 0;
-    case PROTO_EOF:
-        if (proto_get_u32(payload, header->length, &stream))
-            return -EBADMSG;
-        return handle_end(h, stream);
-    case PROTO_DATA:
-        return handle_data(h, payload, header->length);
-    case PROTO_CREDIT:
-        if (proto_get_credit(payload, header->length, &stream, &value))
-            return -EBADMSG;
-        return handle_credit(h, stream, value);
-    default:
-        return -EBADMSG;
-    }
-}
-
-int server_dispatch(struct server *server, const struct proto_header *header,
-                    const uint8_t *payload)
-{
-    struct handle *h;
-
-    if (header->type == PROTO_SHUTDOWN) {
-        server->shutdown = true;
-        return 0;
-    }
-    if (is_opening(header->type)) {
-        /* Ids only grow: what is late is told from what is wrong by this. */
-        if (header->id <= server->last_id)
-            return -EBADMSG;
-        server->last_id = header->id;
-        if (header->type == PROTO_EXEC_OPEN)
-            return open_exec(server, header->id, payload, header->length);
-        return open_file(server, header, payload);
-    }
-    if (header->id > server->last_id)
-        return -EBADMSG;
-    h = find_handle(server, header->id);
-    return h ? dispatch_to(server, h, header, payload) : 0;
-}
 
 /* All whole frames, as long as there is room for an answer to each. */
 static int dispatch_all(struct server *server)
@@ -232,7 +120,7 @@ int server_attach(struct server *server, int fd)
 {
     struct proto_hello hello = {
         .version = PROTO_VERSION,
-        .features = server->agent->features,
+        .features = server->agent->features | PROTO_FEATURE_SNAPSHOT,
         .boot_ms = sysfile_now_ms(),
         .memory_total = server->agent->memory_total,
     };
@@ -245,6 +133,8 @@ int server_attach(struct server *server, int fd)
         close(fd);
         return ret;
     }
+    if (server->park.state == PARK_PARKED)
+        hello.features |= PROTO_FEATURE_PARKED;
     if (uname(&name) == 0)
         memcpy(hello.release, name.release, sizeof(hello.release));
     hello.release[sizeof(hello.release) - 1] = '\0';
@@ -300,6 +190,7 @@ static bool reap(struct server *server)
             watched = true;
         if (pid == server->agent->sandbox.keeper)
             sandbox_lost(&server->agent->sandbox);
+        park_reaped(&server->park, pid, status);
         for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
             struct handle *h = &server->handles[i];
 
@@ -413,6 +304,7 @@ int server_run(struct server *server)
         if (server->shutdown)
             return SERVER_SHUTDOWN;
         step_handles(server);
+        server_step_park(server);
         /* What a step could not say for want of room, the next one does:
            sending makes room, and no descriptor tells of that. */
         if (!handle_has_room(conn))
@@ -437,6 +329,7 @@ int server_init(struct server *server, struct agent *agent, int listen_fd)
     server->agent = agent;
     server->listen_fd = listen_fd;
     server->conn.fd = -1;
+    park_init(&server->park);
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++)
         handle_init(&server->handles[i]);
     signal(SIGPIPE, SIG_IGN);
@@ -450,6 +343,7 @@ int server_init(struct server *server, struct agent *agent, int listen_fd)
 void server_fini(struct server *server)
 {
     conn_close(&server->conn);
+    park_fini(&server->park);
     for (size_t i = 0; i < PROTO_HANDLES_MAX; i++) {
         handle_kill(&server->handles[i]);
         handle_fini(&server->handles[i]);

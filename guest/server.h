@@ -5,7 +5,8 @@
  *
  * Who may connect is decided here: a vsock peer must be the host (CID 2).
  * While a connection lives every other is closed at once; when it breaks, all
- * its handles are killed, and a new one is taken only when they are gone.
+ * its handles are killed, and a new one is taken only when they are gone. Those
+ * that stay (handle.h) are no hindrance.
  */
 #ifndef MICROSBX_GUEST_SERVER_H
 #define MICROSBX_GUEST_SERVER_H
@@ -15,6 +16,7 @@
 #include <sys/types.h>
 
 #include "guest/handle.h"
+#include "guest/park.h"
 
 struct server {
     struct agent *agent; /* borrowed */
@@ -22,6 +24,7 @@ struct server {
     int signal_fd;       /* owned: SIGCHLD */
     pid_t watch_pid;     /* the loop ends when it does; 0: none */
     struct conn conn;
+    struct park park;
     uint32_t last_id; /* highest handle id of this connection */
     uint32_t turn;    /* who is served first in this round */
     bool shutdown;    /* SHUTDOWN was received */
@@ -67,5 +70,11 @@ int server_listen(void) __attribute__((warn_unused_result));
  */
 int server_dispatch(struct server *server, const struct proto_header *header,
                     const uint8_t *payload) __attribute__((warn_unused_result));
+
+/*
+ * Answers a QUIESCE whose helper is through. What was live when it came may
+ * have been fed or have ended since: it is looked at again.
+ */
+void server_step_park(struct server *server);
 
 #endif

@@ -41,6 +41,13 @@ void inlet_fini(struct inlet *in)
     inlet_init(in);
 }
 
+void inlet_renew(struct inlet *in)
+{
+    in->credit = PROTO_WINDOW;
+    in->owed = 0;
+    in->bytes = 0;
+}
+
 void inlet_shut(struct inlet *in)
 {
     sysfile_close(&in->fd);
@@ -146,6 +153,12 @@ void outlet_fini(struct outlet *out)
     sysfile_close(&out->fd);
 }
 
+void outlet_renew(struct outlet *out)
+{
+    out->credit = PROTO_WINDOW;
+    out->bytes = 0;
+}
+
 int outlet_add_credit(struct outlet *out, uint32_t bytes)
 {
     if (bytes > PROTO_WINDOW - out->credit)
@@ -159,30 +172,47 @@ bool outlet_can_read(const struct outlet *out, const struct conn *conn)
     return out->fd >= 0 && out->credit > 0 && conn_has_data_room(conn);
 }
 
+/* Bytes read: 0 if there are none now, or no more (fd is closed then). */
+static size_t outlet_read(struct outlet *out, uint8_t *buf, size_t len)
+{
+    ssize_t n;
+
+    do {
+        n = read(out->fd, buf, len);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0)
+        return (size_t)n;
+    /* The end; a terminal says EIO when its last slave is closed. */
+    if (n == 0 || errno != EAGAIN)
+        sysfile_close(&out->fd);
+    return 0;
+}
+
+void outlet_drop(struct outlet *out)
+{
+    uint8_t buf[4096];
+
+    if (out->fd >= 0)
+        (void)outlet_read(out, buf, sizeof(buf));
+}
+
 bool outlet_pump(struct outlet *out, struct conn *conn, uint32_t id,
                  uint32_t stream)
 {
     uint8_t buf[PROTO_DATA_MAX];
     size_t len = out->credit < sizeof(buf) ? out->credit : sizeof(buf);
     struct proto_writer w;
-    ssize_t n;
+    size_t n;
 
     if (!outlet_can_read(out, conn))
         return false;
-    do {
-        n = read(out->fd, buf, len);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0 && errno == EAGAIN)
+    n = outlet_read(out, buf, len);
+    if (n == 0)
         return false;
-    if (n <= 0) {
-        /* The end; a terminal says EIO when its last slave is closed. */
-        sysfile_close(&out->fd);
-        return false;
-    }
     w = conn_writer(conn);
-    proto_put_data(&w, id, stream, buf, (size_t)n);
+    proto_put_data(&w, id, stream, buf, n);
     conn_commit(conn, &w);
     out->credit -= (uint32_t)n;
-    out->bytes += (uint64_t)n;
+    out->bytes += n;
     return true;
 }

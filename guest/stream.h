@@ -45,6 +45,9 @@ int inlet_open(struct inlet *in, int fd, bool tty)
 /* Closes and frees; the inlet expects nothing any more. */
 void inlet_fini(struct inlet *in);
 
+/* A new connection feeds it: full credit, nothing counted. None is unsent. */
+void inlet_renew(struct inlet *in);
+
 /*
  * Nobody reads any more: what comes is dropped, but its credit is given back
  * (a host that feeds a program which does not read must not hang).
@@ -68,6 +71,12 @@ void inlet_give_credit(struct inlet *in, struct conn *conn, uint32_t id,
 /* fd -1 is an outlet at its end. */
 void outlet_init(struct outlet *out, int fd);
 void outlet_fini(struct outlet *out);
+
+/* A new connection reads it: full credit, nothing counted. */
+void outlet_renew(struct outlet *out);
+
+/* Reads a portion that nobody wants; closes fd at its end. */
+void outlet_drop(struct outlet *out);
 
 /* CREDIT from the host: 0, or -EBADMSG beyond the window. */
 int outlet_add_credit(struct outlet *out, uint32_t bytes)

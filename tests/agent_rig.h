@@ -4,6 +4,9 @@
  * socketpair instead of vsock, the host's files under an overlay as the
  * image. And a client that waits: run a program or move a file, and look at
  * what came. Needs root, namespaces and a cgroup2 hierarchy.
+ *
+ * What the agent would ask of a guest's kernel around a freeze is only written
+ * down: this host keeps its clock, its name and its memory.
  */
 #ifndef MICROSBX_TESTS_AGENT_RIG_H
 #define MICROSBX_TESTS_AGENT_RIG_H
@@ -29,12 +32,28 @@ struct rig_handle {
     char text[2][4096]; /* their beginnings, terminated */
 };
 
+/* The kernel that the agent believes to have; shared with its process. */
+struct rig_kernel {
+    char calls[1024];   /* in order, each with a blank behind it */
+    char fails[16];     /* the call that answers EPERM; "": none */
+    bool out_of_memory; /* whoever zeroes memory is killed for it */
+    int64_t realtime_ns;
+    size_t draws;
+    uint8_t entropy[PROTO_ENTROPY_SIZE];
+    char hostname[PROTO_HOSTNAME_MAX];
+};
+
 struct agent_rig {
     pid_t agent;
+    int control; /* hands it connections after the first */
+    struct rig_kernel *kernel;
     struct agent_client *client;
     bool hello;
     struct proto_hello hello_frame;
     bool hold_output; /* output is not consumed: a slow reader */
+    bool quiesced, restored;
+    struct proto_quiesced quiesced_frame;
+    struct proto_restored restored_frame;
     struct rig_handle handles[RIG_HANDLES];
 };
 
@@ -50,6 +69,15 @@ extern bool rig_without_root;
 
 /* Starts agent and client and waits for HELLO; else the test fails. */
 void agent_rig_start(struct agent_rig *rig);
+
+/* Ends the connection, and makes the next one: handles are forgotten. */
+void agent_rig_reconnect(struct agent_rig *rig);
+
+/* Asks, and waits for the answer. */
+const struct proto_quiesced *agent_rig_quiesce(struct agent_rig *rig,
+                                               uint32_t flags);
+const struct proto_restored *
+agent_rig_restore(struct agent_rig *rig, const struct proto_restore *request);
 
 /* Ends the connection and waits for the agent; its exit status. */
 int agent_rig_stop(struct agent_rig *rig);

@@ -599,7 +599,7 @@ START_TEST(test_no_root)
     stop();
     rig_without_root = true;
     start();
-    ck_assert_uint_eq(rig.hello_frame.features, 0);
+    ck_assert_uint_eq(rig.hello_frame.features, PROTO_FEATURE_SNAPSHOT);
     h = agent_rig_sh(&rig, NULL, "true");
     ck_assert_uint_eq(h->failure.reason, PROTO_FAIL_NO_ROOT);
     ck_assert_int_eq(agent_client_stat(rig.client, "/", NULL, &id), 0);

@@ -81,7 +81,7 @@ static void send_hello(int fd)
 {
     struct proto_hello hello = {
         .version = PROTO_VERSION,
-        .features = PROTO_FEATURES_KNOWN,
+        .features = PROTO_FEATURES_LIMITS,
         .memory_total = 1 << 28,
         .release = "6.1-\x1b[31mhostile\"\n",
     };
