@@ -52,7 +52,12 @@ void digest_free(struct digest *d)
 
 void digest_sum(const void *bytes, size_t len, uint8_t ret_sum[DIGEST_SIZE])
 {
-    SHA256(bytes, len, ret_sum);
+    SHA256_CTX ctx;
+
+    /* Not SHA256(): that one is new inside, and loads providers. */
+    SHA256_Init(&ctx);
+    SHA256_Update(&ctx, bytes, len);
+    SHA256_Final(ret_sum, &ctx);
 }
 
 void digest_to_hex(const uint8_t sum[DIGEST_SIZE],
