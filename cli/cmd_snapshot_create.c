@@ -87,6 +87,7 @@ static void show_progress(void *ctx, const char *phase)
         {"start", "restoring the machine"},
         {"put", "copying files in"},
         {"run", "warming up"},
+        {"age", "letting the guest get two minutes old (--pinnable)"},
         {"quiesce", "making the guest ready to be frozen"},
         {"save", "saving memory, devices and disks"},
         {"publish", "checking and publishing"},

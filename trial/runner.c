@@ -230,6 +230,8 @@ static void on_clock(struct runner *r, uint64_t now)
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
         on_agent_lost(r);
     }
+    if (r->phase == RUNNER_AGE && now >= r->old_enough_ns)
+        runner_is_old_enough(r);
     if (r->nudge_at_ns != 0 && now >= r->nudge_at_ns) {
         monitor_nudge(r->monitor);
         r->nudge_at_ns = now + MONITOR_NUDGE_MS * MS;
@@ -254,6 +256,8 @@ static int next_timeout(const struct runner *r, uint64_t now)
         due = r->deadline_ns;
     if (r->file_deadline_ns != 0 && r->file_deadline_ns < due)
         due = r->file_deadline_ns;
+    if (r->old_enough_ns != 0 && r->old_enough_ns < due)
+        due = r->old_enough_ns;
     if (r->nudge_at_ns != 0 && r->nudge_at_ns < due)
         due = r->nudge_at_ns;
     if (r->stats_at_ns != 0 && r->stats_at_ns < due)

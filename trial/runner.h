@@ -30,6 +30,7 @@ enum runner_phase {
     RUNNER_PUT,
     RUNNER_EXEC, /* without an agent the first one */
     RUNNER_GET,
+    RUNNER_AGE,     /* pinned: the guest is too young to be frozen */
     RUNNER_QUIESCE, /* the agent makes ready to be frozen */
     RUNNER_OVER,    /* nothing more is expected of the guest */
 };
@@ -70,6 +71,7 @@ struct runner {
     uint64_t nudge_at_ns;   /* emulated hosts only; 0: never */
     bool machine_ended;     /* EXIT or GONE was seen */
     struct line_watch ready; /* freeze->ready */
+    uint64_t old_enough_ns;  /* RUNNER_AGE: till then */
     bool quiesced;           /* freeze: now */
     uint64_t machine_memory; /* bytes the machine has */
     char seed_line[128];     /* restore->send: what stdin is to begin with */
@@ -124,8 +126,10 @@ void runner_check_snapshot(struct runner *r);
 
 /* Bytes in which the line that says "ready" may be. */
 void runner_watch_ready(struct runner *r, const void *bytes, size_t len);
-/* The warm-up is done, or waits: asks the agent to park. */
+/* The warm-up is done, or waits: asks the agent to park, once it may. */
 void runner_begin_quiesce(struct runner *r);
+/* The time for which RUNNER_AGE waits has come. */
+void runner_is_old_enough(struct runner *r);
 void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced);
 /* The loop is over: stops the machine and has it saved, if it is ready. */
 void runner_freeze(struct runner *r);

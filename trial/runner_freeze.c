@@ -12,8 +12,14 @@
 
 /* Syncing, dropping caches and clearing free memory, on a slow host. */
 #define QUIESCE_MS 180000u
+/*
+ * Linux's random generator re-keys itself ever so often in its first two
+ * minutes, and from then on once a minute: a pinned machine is frozen after.
+ */
+#define PINNED_AGE_MS 121000u
 /* The guest hears that the host has hung up, and lets go of its end. */
 #define SETTLE_MS 50
+#define MS 1000000ull /* nanoseconds */
 
 /* ---- the line that says "ready" ---- */
 
@@ -57,7 +63,7 @@ void runner_watch_ready(struct runner *r, const void *bytes, size_t len)
 
 /* ---- parking ---- */
 
-void runner_begin_quiesce(struct runner *r)
+static void ask_to_park(struct runner *r)
 {
     uint32_t flags = PROTO_QUIESCE_FREE_MEMORY;
     int ret;
@@ -65,12 +71,30 @@ void runner_begin_quiesce(struct runner *r)
     if (r->spec->freeze->pinned)
         flags |= PROTO_QUIESCE_PINNED;
     runner_enter_phase(r, RUNNER_QUIESCE, "quiesce");
-    r->deadline_ns = io_now_ns() + QUIESCE_MS * 1000000ull;
+    r->deadline_ns = io_now_ns() + QUIESCE_MS * MS;
     ret = agent_client_quiesce(r->client, flags);
     if (ret != 0)
         runner_fail(r, "quiesce_failed", "agent",
                     "build the image anew with this version",
                     "cannot ask the guest to make ready: %s", strerror(-ret));
+}
+
+void runner_begin_quiesce(struct runner *r)
+{
+    r->deadline_ns = 0;
+    /* One that was restored comes from a machine that was old enough. */
+    if (r->spec->freeze->pinned && !r->spec->restore) {
+        r->old_enough_ns = r->result->running_ns + PINNED_AGE_MS * MS;
+        runner_enter_phase(r, RUNNER_AGE, "age");
+        return;
+    }
+    ask_to_park(r);
+}
+
+void runner_is_old_enough(struct runner *r)
+{
+    r->old_enough_ns = 0;
+    ask_to_park(r);
 }
 
 void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced)
