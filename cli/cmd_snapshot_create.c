@@ -132,9 +132,11 @@ static int check_options(const struct options *options, struct failure *f)
     }
     if (!options_has(options, "output"))
         return fail_usage("output", "is missing", "add -o DIR", f);
-    if (options_has(options, "warmup-ready") !=
-            options_has(options, "warmup") &&
-        options_has(options, "warmup-ready") && !no_agent)
+    if (no_agent && options_has(options, "warmup"))
+        return fail_usage("warmup", "needs the guest's agent",
+                          "leave out --no-agent", f);
+    if (!no_agent && options_has(options, "warmup-ready") &&
+        !options_has(options, "warmup"))
         return fail_usage("warmup-ready", "needs --warmup CMD", NULL, f);
     if (no_agent && !options_has(options, "warmup-ready"))
         return fail_usage("no-agent", "needs --warmup-ready LINE",
