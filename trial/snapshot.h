@@ -141,4 +141,14 @@ int snapshot_verify(const char *dir,
                     void *ctx, struct failure *f)
     __attribute__((warn_unused_result));
 
+/*
+ * Compares the leaves that the monitor computed of a restored guest's memory
+ * (MONITOR_PROVE) with the recorded ones. 0: the same; 1: *ret_chunk is the
+ * first chunk that differs; or a negative errno with *f filled (`leaves` itself
+ * is checked first, whatever the level; -EBADMSG: another number of leaves).
+ */
+int snapshot_compare_leaves(const struct snapshot *snapshot, int leaves_fd,
+                            uint64_t *ret_chunk, struct failure *f)
+    __attribute__((warn_unused_result));
+
 #endif

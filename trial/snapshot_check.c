@@ -468,3 +468,53 @@ int snapshot_check_content(const struct snapshot *snapshot, struct failure *f)
         return 0;
     }
 }
+
+/* ---- a proof's leaves --------------------------------------------------- */
+
+/* 0, 1 with the first that differs, or a negative errno. */
+static int compare_files(int recorded, int proved, uint64_t count,
+                         uint64_t *ret_chunk)
+{
+    struct leaf_reader want, have;
+    int error = 0, ret = leaf_reader_init(&want, recorded, 0, count);
+
+    if (ret != 0)
+        return ret;
+    ret = leaf_reader_init(&have, proved, 0, count);
+    for (uint64_t i = 0; ret == 0 && i < count; i++) {
+        const uint8_t *a = leaf_reader_next(&want, &error);
+        const uint8_t *b = a ? leaf_reader_next(&have, &error) : NULL;
+
+        if (!b) {
+            ret = error;
+        } else if (memcmp(a, b, DIGEST_SIZE) != 0) {
+            *ret_chunk = i;
+            ret = 1;
+        }
+    }
+    free(want.buf);
+    free(have.buf);
+    return ret;
+}
+
+int snapshot_compare_leaves(const struct snapshot *snapshot, int leaves_fd,
+                            uint64_t *ret_chunk, struct failure *f)
+{
+    uint64_t count = snapshot_chunks(snapshot->manifest.memory_bytes);
+    struct snapshot_mark mark;
+    int ret = snapshot_check_leaves_file(&snapshot->watch->chain[0], f);
+
+    if (ret != 0)
+        return ret;
+    ret = snapshot_mark_get(leaves_fd, &mark);
+    if (ret == 0 && mark.size != count * DIGEST_SIZE)
+        ret = -EBADMSG;
+    if (ret == 0)
+        ret = compare_files(snapshot->leaves_fd, leaves_fd, count, ret_chunk);
+    if (ret < 0)
+        return snapshot_fail(f, ret, "snapshot_unreadable", snapshot->dir,
+                             "cannot compare the memory with that of the "
+                             "snapshot %s: %s",
+                             snapshot->dir, strerror(-ret));
+    return ret;
+}

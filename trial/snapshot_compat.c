@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/num.h"
 #include "trial/snapshot_internal.h"
@@ -64,6 +65,44 @@ static const struct {
     {SNAPSHOT_CPUID_80000001_EDX, 27, "RDTSCP"},
 };
 
+#define BIT_RDRAND (1u << 30) /* 1.ecx */
+#define BIT_RDSEED (1u << 18) /* 7.ebx */
+
+/* Without these a saved machine cannot be loaded. */
+static const char *const needed[] = {
+    "KVM_CAP_IRQCHIP",      "KVM_CAP_MP_STATE",
+    "KVM_CAP_XSAVE",        "KVM_CAP_XCRS",
+    "KVM_CAP_DEBUGREGS",    "KVM_CAP_VCPU_EVENTS",
+    "KVM_CAP_IOEVENTFD",    "KVM_CAP_IMMEDIATE_EXIT",
+    "KVM_CAP_ADJUST_CLOCK", NULL,
+};
+
+void snapshot_host_init(struct snapshot_host *host,
+                        const struct monitor_probe *probe)
+{
+    *host = (struct snapshot_host){
+        .cpu_vendor = probe->cpu_vendor,
+        .cpu_model = probe->cpu_model,
+        .cpuid = probe->cpuid,
+        .page_size = (uint32_t)sysconf(_SC_PAGESIZE),
+    };
+    for (uint32_t i = 0; i < probe->missing_count && i < PROBE_MISSING_MAX; i++)
+        host->kvm_missing[i] = probe->missing[i];
+}
+
+int snapshot_require_host(struct snapshot_manifest *m,
+                          const struct monitor_probe *probe)
+{
+    snprintf(m->cpu_vendor, sizeof(m->cpu_vendor), "%s", probe->cpu_vendor);
+    snprintf(m->cpu_model, sizeof(m->cpu_model), "%s", probe->cpu_model);
+    memcpy(m->cpuid, probe->cpuid, sizeof(m->cpuid));
+    if (m->hide_rdrand) {
+        m->cpuid[SNAPSHOT_CPUID_1_ECX] &= ~BIT_RDRAND;
+        m->cpuid[SNAPSHOT_CPUID_7_EBX] &= ~BIT_RDSEED;
+    }
+    return snapshot_manifest_set_list(&m->kvm_needed, needed);
+}
+
 static void name_feature(enum snapshot_cpuid word, unsigned bit, char *buf,
                          size_t size)
 {
@@ -120,7 +159,7 @@ static int check_cpu(const struct snapshot_manifest *m, const char *dir,
 
 static bool is_missing(const struct snapshot_host *host, const char *name)
 {
-    for (unsigned i = 0; host->kvm_missing && host->kvm_missing[i]; i++)
+    for (unsigned i = 0; host->kvm_missing[i]; i++)
         if (strcmp(host->kvm_missing[i], name) == 0)
             return true;
     return false;

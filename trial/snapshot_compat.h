@@ -8,20 +8,30 @@
 
 #include "base/failure.h"
 #include "trial/snapshot_manifest.h"
+#include "vmm/monitor_proto.h"
 
-/*
- * What this host offers a guest, as the monitor's probe tells it: the words of
- * the CPUID table that a guest of ours would get (after the monitor's own
- * filter, so that features no guest sees do not matter), and the capabilities
- * on the monitor's lists that this KVM does not have. All borrowed.
- */
+/* What this host offers a guest. All borrowed. */
 struct snapshot_host {
     const char *cpu_vendor;
     const char *cpu_model;
-    uint32_t cpuid[SNAPSHOT_CPUID_WORDS]; /* what a guest would see */
-    const char *const *kvm_missing;       /* NULL-ended names of capabilities */
+    const uint32_t *cpuid; /* SNAPSHOT_CPUID_WORDS: what a guest would see */
+    /* Capabilities the monitor asks for that this KVM does not have. */
+    const char *kvm_missing[PROBE_MISSING_MAX + 1]; /* NULL-ended */
     uint32_t page_size;
 };
+
+/* From the monitor's probe, which must outlive it. */
+void snapshot_host_init(struct snapshot_host *host,
+                        const struct monitor_probe *probe);
+
+/*
+ * Writes into a manifest under way what a host must have: the CPU's names and
+ * words, without what hide_rdrand hides (set it before), and the capabilities
+ * that a restore needs. 0 or -ENOMEM.
+ */
+int snapshot_require_host(struct snapshot_manifest *m,
+                          const struct monitor_probe *probe)
+    __attribute__((warn_unused_result));
 
 /*
  * The guest keeps using what it saw: the vendor must be the same, and no

@@ -12,24 +12,9 @@
 #include "trial/machine_spec.h"
 #include "trial/snapshot_internal.h"
 
-static const char *const cpuid_names[SNAPSHOT_CPUID_WORDS] = {
-    [SNAPSHOT_CPUID_1_ECX] = "1.ecx",
-    [SNAPSHOT_CPUID_1_EDX] = "1.edx",
-    [SNAPSHOT_CPUID_7_EBX] = "7.ebx",
-    [SNAPSHOT_CPUID_7_ECX] = "7.ecx",
-    [SNAPSHOT_CPUID_7_EDX] = "7.edx",
-    [SNAPSHOT_CPUID_7_1_EAX] = "7.1.eax",
-    [SNAPSHOT_CPUID_D_EAX] = "d.eax",
-    [SNAPSHOT_CPUID_D_1_EAX] = "d.1.eax",
-    [SNAPSHOT_CPUID_80000001_ECX] = "80000001.ecx",
-    [SNAPSHOT_CPUID_80000001_EDX] = "80000001.edx",
-    [SNAPSHOT_CPUID_80000008_EBX] = "80000008.ebx",
-    [SNAPSHOT_CPUID_KVM_EAX] = "40000001.eax",
-};
-
 const char *snapshot_cpuid_name(enum snapshot_cpuid word)
 {
-    return word < SNAPSHOT_CPUID_WORDS ? cpuid_names[word] : "unknown";
+    return word < SNAPSHOT_CPUID_WORDS ? PROBE_CPUID[word].name : "unknown";
 }
 
 static void free_list(char **list)

@@ -69,6 +69,7 @@
 #include <stdint.h>
 
 #include "base/digest.h"
+#include "vmm/monitor_proto.h"
 #include "vmm/vm_config.h"
 
 #define SNAPSHOT_SCHEMA "microsbx.snapshot/1"
@@ -85,7 +86,7 @@
 #define SNAPSHOT_STRINGS_MAX 256u /* of one list: command, environment */
 #define SNAPSHOT_ERR_MAX 512u     /* room that no message exceeds */
 
-/* The CPUID words that are compared, in the manifest's order of keys. */
+/* The CPUID words that are compared: those of the monitor's probe. */
 enum snapshot_cpuid {
     SNAPSHOT_CPUID_1_ECX,
     SNAPSHOT_CPUID_1_EDX,
@@ -101,6 +102,9 @@ enum snapshot_cpuid {
     SNAPSHOT_CPUID_KVM_EAX, /* 0x40000001: KVM's own features */
     SNAPSHOT_CPUID_WORDS,
 };
+
+_Static_assert((unsigned)SNAPSHOT_CPUID_WORDS == PROBE_CPUID_WORDS,
+               "the words of the probe");
 
 /* One of a file's name and digest; exactly one kind of digest. */
 struct snapshot_file {
