@@ -326,7 +326,7 @@ int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,
                                struct failure *f)
 {
     const struct snapshot_manifest *m = &source->snapshot->manifest;
-    struct snapshot_probed_host host;
+    struct snapshot_host host;
     struct monitor_probe probe;
     int ret = fitness_probe(kvm_fd, &probe, f);
 
@@ -334,6 +334,6 @@ int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,
         ret = -ENODEV;
     if (ret != 0)
         return ret;
-    snapshot_host_from_probe(&probe, &host);
-    return snapshot_compatible(m, source->snapshot->dir, &host.host, f);
+    snapshot_host_init(&host, &probe);
+    return snapshot_compatible(m, source->snapshot->dir, &host, f);
 }

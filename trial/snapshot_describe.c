@@ -10,11 +10,6 @@
 
 #include "base/io.h"
 
-#define CAP_TSC_DEADLINE "KVM_CAP_TSC_DEADLINE_TIMER"
-
-_Static_assert(PROBE_CPUID_WORDS == SNAPSHOT_CPUID_WORDS,
-               "a probe's words are a manifest's, in the same order");
-
 static int fail_host(int error, struct failure *f)
 {
     failure_set(f, "host", "snapshot", "free some memory",
@@ -33,18 +28,6 @@ static void describe_numbers(const struct vm_config *config,
     m->debug_exit = config->debug_exit;
     m->vsock = config->vsock;
     m->guest_cid = config->guest_cid;
-}
-
-static int describe_host(const struct monitor_probe *probe,
-                         struct snapshot_manifest *m)
-{
-    const char *const needed[] = {probe->tsc_deadline ? CAP_TSC_DEADLINE : NULL,
-                                  NULL};
-
-    memcpy(m->cpu_vendor, probe->cpu_vendor, sizeof(m->cpu_vendor));
-    memcpy(m->cpu_model, probe->cpu_model, sizeof(m->cpu_model));
-    memcpy(m->cpuid, probe->cpuid, sizeof(m->cpuid));
-    return snapshot_manifest_set_list(&m->kvm_needed, needed);
 }
 
 int snapshot_image_digest(const struct image *image,
@@ -181,29 +164,10 @@ int snapshot_describe(struct machine *machine,
         .memory_fd = snapshot_writer_memory_fd(writer),
     };
     describe_numbers(&machine->config, ret_m);
-    ret = describe_host(probe, ret_m);
+    ret = snapshot_require_host(ret_m, probe);
     if (ret == 0)
         ret = describe_origin(machine, ret_m);
     if (ret != 0)
         return fail_host(ret, f);
     return describe_disks(machine, writer, ret_m, ret_files, f);
-}
-
-void snapshot_host_from_probe(const struct monitor_probe *probe,
-                              struct snapshot_probed_host *ret_host)
-{
-    size_t n = 0;
-
-    for (; n < probe->missing_count && n < PROBE_MISSING_MAX; n++)
-        ret_host->missing[n] = probe->missing[n];
-    if (!probe->tsc_deadline)
-        ret_host->missing[n++] = CAP_TSC_DEADLINE;
-    ret_host->missing[n] = NULL;
-    ret_host->host = (struct snapshot_host){
-        .cpu_vendor = probe->cpu_vendor,
-        .cpu_model = probe->cpu_model,
-        .kvm_missing = ret_host->missing,
-        .page_size = (uint32_t)sysconf(_SC_PAGESIZE),
-    };
-    memcpy(ret_host->host.cpuid, probe->cpuid, sizeof(probe->cpuid));
 }

@@ -27,12 +27,4 @@ int snapshot_image_digest(const struct image *image,
                           char ret_hex[DIGEST_HEX_SIZE])
     __attribute__((warn_unused_result));
 
-/* A probe's answer (borrowed) as what snapshot_compatible wants. */
-struct snapshot_probed_host {
-    struct snapshot_host host;
-    const char *missing[PROBE_MISSING_MAX + 2];
-};
-void snapshot_host_from_probe(const struct monitor_probe *probe,
-                              struct snapshot_probed_host *ret_host);
-
 #endif
