@@ -29,6 +29,10 @@ struct state {
 static int find_data(struct state *s, uint64_t start, size_t len,
                      bool *ret_hole)
 {
+    if (s->walk->trust_zeros && start >= s->walk->data) {
+        *ret_hole = true;
+        return 0;
+    }
     if (s->data_end <= start) {
         int ret = sparse_next(s->walk->fd, start, s->walk->bytes, &s->data,
                               &s->data_end);

@@ -175,6 +175,7 @@ static int hash_base(const struct snapshot_writer *w, struct writer_disk *disk,
                                  .bytes = ret_disk->bytes,
                                  .data = ret_disk->data,
                                  .plain = digest_new(),
+                                 .trust_zeros = sparse_hides_holes(fd),
                                  .cancel = &w->cancel,
                                  .leaf = keep_leaf,
                                  .ctx = disk};
@@ -203,8 +204,13 @@ static int store_base(struct snapshot_writer *w, int fd,
 {
     int copy = snapshot_stage_create(
         &w->stage, snapshot_disk_file_name(disk->id, SNAPSHOT_DISK_BASE).text);
-    int ret = copy < 0 ? copy : sparse_copy(fd, copy, disk->bytes, &w->cancel);
+    /* Where holes are hidden, the copy's zeros are made, not read. */
+    uint64_t len = sparse_hides_holes(fd) ? disk->data : disk->bytes;
+    int ret = copy < 0 ? copy : sparse_copy(fd, copy, len, &w->cancel);
 
+    if (ret == 0 && len < disk->bytes &&
+        ftruncate(copy, (off_t)disk->bytes) != 0)
+        ret = -errno;
     io_close(&copy);
     disk->stored = ret == 0;
     return ret;

@@ -69,8 +69,10 @@ int snapshot_writer_add_cow(struct snapshot_writer *w, const char *id,
  * The base of a disk: fd is borrowed and read from its beginning. Stored (by
  * reflink where the file system can, else a sparse copy) unless without_base or
  * the parent has the same. Behind its first `data` bytes (0: all are data) it
- * is known to be zero, else -EBADMSG. Fills bytes, data, sha256 and stored of
- * *ret_disk. 0, or a negative errno with *f filled.
+ * is known to be zero, else -EBADMSG (but where the file system hides its
+ * holes, that is believed, not read: it would be read for minutes). Fills
+ * bytes, data, sha256 and stored of *ret_disk. 0, or a negative errno with *f
+ * filled.
  */
 int snapshot_writer_add_base(struct snapshot_writer *w, const char *id, int fd,
                              uint64_t data, struct snapshot_disk *ret_disk,

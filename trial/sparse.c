@@ -48,6 +48,17 @@ int sparse_next(int fd, uint64_t offset, uint64_t end, uint64_t *ret_start,
     return 0;
 }
 
+bool sparse_hides_holes(int fd)
+{
+    struct stat st;
+    off_t hole;
+
+    if (fstat(fd, &st) != 0 || st.st_blocks * 512 >= st.st_size)
+        return false;
+    hole = lseek(fd, 0, SEEK_HOLE);
+    return hole < 0 || hole >= st.st_size;
+}
+
 int sparse_write(int to, const uint8_t *buf, size_t len, uint64_t offset)
 {
     size_t at = 0;

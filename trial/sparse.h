@@ -31,6 +31,12 @@ int sparse_next(int fd, uint64_t offset, uint64_t end, uint64_t *ret_start,
                 uint64_t *ret_end) __attribute__((warn_unused_result));
 
 /*
+ * True if the file has holes, by what it takes of its disk, and its file system
+ * cannot tell where (a shared folder of a virtual machine, for one).
+ */
+bool sparse_hides_holes(int fd);
+
+/*
  * Copies the first len bytes into the empty file `to`, which is then len bytes
  * long: by sharing blocks (reflink) where the file system can and the source is
  * exactly as long, else block by block, zeros as holes. 0; -ENODATA if the
