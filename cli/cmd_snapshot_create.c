@@ -310,6 +310,7 @@ static int fill_manifest(struct create *c, struct failure *f)
     m->window_ms = freeze->window_ms;
     m->memory_pages = freeze->saved.pages;
     m->memory_used = freeze->memory_used;
+    m->has_warmup = command[0] != NULL;
     m->warmup_waiting = freeze->waiting;
     if (command[0])
         ret = snapshot_manifest_set_list(&m->warmup, command);
