@@ -74,17 +74,49 @@ static void get_field(struct state_reader *r, uint8_t *at,
     }
 }
 
+static size_t field_width(enum state_field_kind kind)
+{
+    switch (kind) {
+    case STATE_FIELD_BOOL:
+        return sizeof(bool);
+    case STATE_FIELD_U8:
+        return sizeof(uint8_t);
+    case STATE_FIELD_U16:
+        return sizeof(uint16_t);
+    case STATE_FIELD_U32:
+        return sizeof(uint32_t);
+    case STATE_FIELD_U64:
+    default:
+        return sizeof(uint64_t);
+    }
+}
+
 void state_put_fields(struct state_writer *w, const void *object,
                       const struct state_field *fields, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        put_field(w, (const uint8_t *)object + fields[i].offset,
-                  fields[i].kind);
+    for (size_t i = 0; i < count; i++) {
+        const struct state_field *f = &fields[i];
+        const uint8_t *at = (const uint8_t *)object + f->offset;
+
+        if (f->kind == STATE_FIELD_U8)
+            state_put_bytes(w, at, f->count);
+        else
+            for (size_t n = 0; n < f->count; n++)
+                put_field(w, at + n * field_width(f->kind), f->kind);
+    }
 }
 
 void state_get_fields(struct state_reader *r, void *ret_object,
                       const struct state_field *fields, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        get_field(r, (uint8_t *)ret_object + fields[i].offset, fields[i].kind);
+    for (size_t i = 0; i < count; i++) {
+        const struct state_field *f = &fields[i];
+        uint8_t *at = (uint8_t *)ret_object + f->offset;
+
+        if (f->kind == STATE_FIELD_U8)
+            state_get_bytes(r, at, f->count);
+        else
+            for (size_t n = 0; n < f->count; n++)
+                get_field(r, at + n * field_width(f->kind), f->kind);
+    }
 }

@@ -11,8 +11,8 @@
  *   state_get_fields(r, thing, fields, ARRAY_SIZE(fields));
  *
  * Fields are little-endian and as wide as the member; members are fixed-width
- * unsigned integers or bool, anything else does not compile. What values mean
- * is the caller's to check.
+ * unsigned integers, bytes, bool, or arrays of these; anything else does not
+ * compile. What values mean is the caller's to check.
  */
 #ifndef MICROSBX_BASE_STATE_FIELD_H
 #define MICROSBX_BASE_STATE_FIELD_H
@@ -34,16 +34,27 @@ enum state_field_kind {
 struct state_field {
     size_t offset;
     enum state_field_kind kind;
+    size_t count; /* elements; 1 but for arrays */
 };
+
+#define STATE_FIELD_KIND(value)                                                \
+    _Generic((value), bool                                                     \
+             : STATE_FIELD_BOOL, char                                          \
+             : STATE_FIELD_U8, uint8_t                                         \
+             : STATE_FIELD_U8, uint16_t                                        \
+             : STATE_FIELD_U16, uint32_t                                       \
+             : STATE_FIELD_U32, uint64_t                                       \
+             : STATE_FIELD_U64, unsigned long long                             \
+             : STATE_FIELD_U64)
 
 #define STATE_FIELD(type, member)                                              \
     {                                                                          \
-        offsetof(type, member), _Generic(((type *)0)->member, bool             \
-                                         : STATE_FIELD_BOOL, uint8_t           \
-                                         : STATE_FIELD_U8, uint16_t            \
-                                         : STATE_FIELD_U16, uint32_t           \
-                                         : STATE_FIELD_U32, uint64_t           \
-                                         : STATE_FIELD_U64)                    \
+        offsetof(type, member), STATE_FIELD_KIND(((type *)0)->member), 1       \
+    }
+#define STATE_FIELD_ARRAY(type, member)                                        \
+    {                                                                          \
+        offsetof(type, member), STATE_FIELD_KIND(((type *)0)->member[0]),      \
+            sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0])       \
     }
 
 void state_put_fields(struct state_writer *w, const void *object,

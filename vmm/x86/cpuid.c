@@ -392,6 +392,10 @@ int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
     leaf1->ecx &= ~BIT(24);
     if (options->tsc_deadline)
         leaf1->ecx |= BIT(24);
+    if (options->hide_rdrand) {
+        leaf1->ecx &= ~BIT(30);
+        clear_bits(cpuid, 7, 0, EBX, BIT(18)); /* RDSEED */
+    }
     ret = set_kvm_leaves(cpuid);
     if (ret == 0)
         ret = set_topology(cpuid, options->cpu_count);

@@ -19,6 +19,7 @@ struct kvm_cpuid2;
 struct cpuid_options {
     uint32_t cpu_count;
     bool tsc_deadline; /* KVM_CAP_TSC_DEADLINE_TIMER */
+    bool hide_rdrand;  /* neither RDRAND nor RDSEED */
     bool xsave;        /* XCR0 can be changed; else XSAVE and AVX are hidden */
 };
 

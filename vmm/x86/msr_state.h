@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The model-specific registers of a vCPU that are state: which, and their
+ * saving and loading. A list of ours: what KVM offers beyond it is hidden from
+ * guests (performance counters, nested virtualisation), lies in other registers
+ * (EFER, FS and GS base, APIC base: SREGS), or is no state.
+ *
+ * A machine has one list for all its vCPUs and keeps it: what a restored one
+ * was given is what it saves again, on whichever kernel.
+ */
+#ifndef MICROSBX_VMM_X86_MSR_STATE_H
+#define MICROSBX_VMM_X86_MSR_STATE_H
+
+#include <stdint.h>
+
+#include "base/codec.h"
+#include "vmm/state_file.h"
+
+#define MSR_STATE_MAX 384u
+
+struct msr_list {
+    uint32_t count; /* 0: not known yet */
+    uint32_t index[MSR_STATE_MAX];
+};
+
+/*
+ * Fills the list with what this vCPU has of ours and lets be set. 0 or -errno.
+ * Pre: the vCPU has its CPUID.
+ */
+int msr_list_probe(int vcpu_fd, struct msr_list *ret_list)
+    __attribute__((warn_unused_result));
+
+/* Pairs of u32 index and u64 value, of every MSR in the list. 0 or -errno. */
+int msr_state_save(int vcpu_fd, const struct msr_list *list,
+                   struct state_writer *w) __attribute__((warn_unused_result));
+
+/*
+ * The opposite. An empty list is filled with what is in the state; otherwise
+ * the state must have exactly those. 0; -EBADMSG for an MSR that is none of
+ * ours or another list; -errno of KVM, for one it does not take. The reason is
+ * a clause.
+ */
+int msr_state_load(int vcpu_fd, struct msr_list *list, struct state_reader *r,
+                   char ret_why[STATE_WHY_MAX + 1])
+    __attribute__((warn_unused_result));
+
+#endif
