@@ -36,12 +36,23 @@ void digest_update(struct digest *d, const void *bytes, size_t len)
     SHA256_Update(&d->ctx, bytes, len);
 }
 
+void digest_bytes(const struct digest *d, uint8_t ret_bytes[DIGEST_SIZE])
+{
+    SHA256_CTX copy = d->ctx;
+
+    SHA256_Final(ret_bytes, &copy);
+}
+
+void digest_reset(struct digest *d)
+{
+    SHA256_Init(&d->ctx);
+}
+
 void digest_hex(const struct digest *d, char ret_hex[DIGEST_HEX_SIZE])
 {
     uint8_t sum[DIGEST_SIZE];
-    SHA256_CTX copy = d->ctx;
 
-    SHA256_Final(sum, &copy);
+    digest_bytes(d, sum);
     digest_to_hex(sum, ret_hex);
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* SHA-256 by libcrypto. Harness only: the monitor computes no digests. */
+/*
+ * SHA-256 by libcrypto. The monitor digests its guest's memory by it (to prove
+ * what was loaded), and nothing else: it checks no digest.
+ */
 #ifndef MICROSBX_BASE_DIGEST_H
 #define MICROSBX_BASE_DIGEST_H
 
@@ -16,6 +19,10 @@ struct digest *digest_new(void);
 void digest_update(struct digest *d, const void *bytes, size_t len);
 /* The digest of what came so far, as lower-case hex; d stays usable. */
 void digest_hex(const struct digest *d, char ret_hex[DIGEST_HEX_SIZE]);
+/* The same as bytes. */
+void digest_bytes(const struct digest *d, uint8_t ret_bytes[DIGEST_SIZE]);
+/* Begins anew. */
+void digest_reset(struct digest *d);
 void digest_free(struct digest *d);
 
 /* The digest of len bytes at once. */

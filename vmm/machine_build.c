@@ -126,7 +126,8 @@ static int create_vm(struct machine *m, struct monitor_error *ret_error)
 
 static int create_memory(struct machine *m, struct monitor_error *ret_error)
 {
-    int ret = memory_init(&m->memory, m->config.memory_bytes);
+    int ret =
+        memory_init(&m->memory, m->config.memory_bytes, m->config.memory_fd);
 
     if (ret < 0)
         return fail(ret_error, MONITOR_ERROR_MEMORY, ret,
