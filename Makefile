@@ -139,7 +139,7 @@ $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
 	$(Q)rm $(@D)/dsdt.hex
 $(BUILD)/obj/vmm/x86/acpi.o: $(BUILD)/gen/dsdt.h
 
-$(BUILD)/obj/tests/bare_guests.o: tests/vm/bare/guests.S
+$(BUILD)/obj/tests/bare_guests.o: $(wildcard tests/vm/bare/*.S)
 
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 		$(LIBVMMPUBLIC) $(LIBDEVICES) $(LIBBASE)

@@ -16,7 +16,9 @@
 #include "base/io.h"
 #include "base/num.h"
 
-__asm__(".include \"tests/vm/bare/guests.S\"");
+__asm__(".include \"tests/vm/bare/guests.S\"\n"
+        ".section .rodata\n.code64\n"
+        ".include \"tests/vm/bare/snapshot.S\"");
 
 #define LOAD_ADDRESS 0x100000u
 #define CODE_OFFSET 0x1000u
@@ -45,7 +47,18 @@ __asm__(".include \"tests/vm/bare/guests.S\"");
     X(nowhere) \
     X(odd_accesses) \
     X(cpuid) \
-    X(two_cpus)
+    X(two_cpus) \
+    X(tick) \
+    X(patterns) \
+    X(fpu) \
+    X(timer) \
+    X(deadline) \
+    X(four_cpus) \
+    X(reads) \
+    X(rng_queue) \
+    X(dirty_50) \
+    X(dirty_1000) \
+    X(dirty_20000)
 /* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];

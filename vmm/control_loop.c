@@ -20,11 +20,18 @@
 /* How long the last message may wait for a harness that does not read. */
 #define LAST_MESSAGE_MS 5000
 
+/* In all but RUNNING the machine stands still and only the socket is served. */
+enum control_state {
+    CONTROL_BUILT,
+    CONTROL_RUNNING,
+    CONTROL_PAUSED,
+};
+
 struct control_loop {
     int sock; /* borrowed */
     struct evloop_source source;
     struct machine *machine; /* owned */
-    bool started;
+    enum control_state state;
 };
 
 /* ---- sending ---- */
@@ -125,9 +132,9 @@ static int handle_start(struct control_loop *c)
     uint8_t now[8];
     int ret;
 
-    if (c->started)
+    if (c->state != CONTROL_BUILT)
         return -EBADMSG;
-    c->started = true;
+    c->state = CONTROL_RUNNING;
     num_put_le64(now, io_now_ns());
     ret = send_waiting(c, MONITOR_RUNNING, now, sizeof(now));
     if (ret < 0)
@@ -161,34 +168,115 @@ static int handle_client(struct control_loop *c, struct msg *m)
     return 0;
 }
 
-static int handle_message(struct control_loop *c, struct msg *m)
+/* The machine stops once the event loop has been left: see serve_machine. */
+static int handle_pause(struct control_loop *c)
 {
-    bool empty = m->len == 0 && m->fd_count == 0;
+    if (c->state != CONTROL_RUNNING)
+        return -EBADMSG;
+    machine_break(c->machine);
+    return 0;
+}
 
-    switch (m->type) {
+static int handle_resume(struct control_loop *c)
+{
+    int ret;
+
+    if (c->state != CONTROL_PAUSED)
+        return -EBADMSG;
+    c->state = CONTROL_RUNNING;
+    ret = send_waiting(c, MONITOR_RESUMED, NULL, 0);
+    if (ret == 0)
+        machine_resume(c->machine);
+    return ret;
+}
+
+static int handle_save(struct control_loop *c, const struct msg *m)
+{
+    struct monitor_saved saved = {0};
+    struct monitor_error error;
+    uint8_t buf[64];
+    size_t len = 0;
+    int ret;
+
+    if (c->state != CONTROL_PAUSED || m->len != 0)
+        return -EBADMSG;
+    if (machine_save(c->machine, m->fds, (unsigned)m->fd_count, &saved,
+                     &error) < 0)
+        return send_error(c, &error);
+    ret = monitor_saved_encode(&saved, buf, sizeof(buf), &len);
+    return ret < 0 ? ret : send_waiting(c, MONITOR_SAVED, buf, len);
+}
+
+static int handle_prove(struct control_loop *c, const struct msg *m)
+{
+    struct monitor_error error;
+
+    if (c->state == CONTROL_RUNNING || m->len != 0 || m->fd_count != 2 ||
+        !machine_is_pristine(c->machine))
+        return -EBADMSG;
+    if (machine_prove(c->machine, m->fds[0], m->fds[1], &error) < 0)
+        return send_error(c, &error);
+    return send_waiting(c, MONITOR_PROVED, NULL, 0);
+}
+
+static int handle_rollback(struct control_loop *c)
+{
+    struct monitor_rolled_back done = {0};
+    struct monitor_error error;
+    uint8_t buf[64];
+    size_t len = 0;
+    int ret;
+
+    if (c->state != CONTROL_PAUSED)
+        return -EBADMSG;
+    if (machine_roll_back(c->machine, &done, &error) < 0)
+        return send_error(c, &error);
+    ret = monitor_rolled_back_encode(&done, buf, sizeof(buf), &len);
+    return ret < 0 ? ret : send_waiting(c, MONITOR_ROLLED_BACK, buf, len);
+}
+
+/* Orders without contents. */
+static int handle_empty(struct control_loop *c, uint32_t type)
+{
+    switch (type) {
     case MONITOR_START:
-        return empty ? handle_start(c) : -EBADMSG;
+        return handle_start(c);
+    case MONITOR_PAUSE:
+        return handle_pause(c);
+    case MONITOR_RESUME:
+        return handle_resume(c);
+    case MONITOR_ROLLBACK:
+        return handle_rollback(c);
     case MONITOR_STOP:
-        if (!empty)
-            return -EBADMSG;
         machine_end(c->machine, MONITOR_EXIT_STOPPED, 0, "");
         return 0;
-    case MONITOR_VSOCK_CLIENT:
-        return handle_client(c, m);
-    case MONITOR_VSOCK_DIAL_REPLY:
-        return handle_dial_reply(c, m);
     case MONITOR_NUDGE:
-        if (!empty)
-            return -EBADMSG;
-        machine_nudge(c->machine);
+        /* An interrupt is state, and a machine that stands still keeps its. */
+        if (c->state == CONTROL_RUNNING)
+            machine_nudge(c->machine);
         return 0;
     case MONITOR_STATS_REQUEST:
-        if (!empty)
-            return -EBADMSG;
         send_stats(c);
         return 0;
     default:
         return -EBADMSG;
+    }
+}
+
+static int handle_message(struct control_loop *c, struct msg *m)
+{
+    switch (m->type) {
+    case MONITOR_VSOCK_CLIENT:
+        return handle_client(c, m);
+    case MONITOR_VSOCK_DIAL_REPLY:
+        return handle_dial_reply(c, m);
+    case MONITOR_SAVE:
+        return handle_save(c, m);
+    case MONITOR_PROVE:
+        return handle_prove(c, m);
+    default:
+        return m->len == 0 && m->fd_count == 0 ? handle_empty(c, m->type)
+                                               : -EBADMSG;
     }
 }
 
@@ -215,6 +303,31 @@ static void handle_socket(void *ctx, uint32_t events)
                     "the harness sent a message that makes no sense");
 }
 
+/* While the machine stands still: until it runs or ends. */
+static void serve_still(struct control_loop *c)
+{
+    struct pollfd p = {.fd = c->sock, .events = POLLIN};
+
+    while (c->state != CONTROL_RUNNING && !machine_has_ended(c->machine))
+        if (poll(&p, 1, -1) > 0)
+            handle_socket(c, POLLIN);
+}
+
+/* After the event loop: false if that was the end. */
+static bool pause_machine(struct control_loop *c)
+{
+    int ret;
+
+    if (machine_has_ended(c->machine) || machine_pause(c->machine) < 0)
+        return false;
+    c->state = CONTROL_PAUSED;
+    ret = send_waiting(c, MONITOR_PAUSED, NULL, 0);
+    if (ret < 0)
+        machine_end(c->machine, MONITOR_EXIT_HOST_ERROR, ret,
+                    "the harness does not read");
+    return ret == 0;
+}
+
 /* From READY to EXIT. */
 static int serve_machine(struct control_loop *c)
 {
@@ -233,7 +346,11 @@ static int serve_machine(struct control_loop *c)
     ret = evloop_add(machine_loop(c->machine), &c->source);
     if (ret < 0)
         return ret;
-    machine_run(c->machine);
+    do {
+        serve_still(c);
+        if (!machine_has_ended(c->machine))
+            machine_run(c->machine);
+    } while (pause_machine(c));
     evloop_remove(machine_loop(c->machine), &c->source);
     machine_halt(c->machine);
     return send_exit(c);
@@ -248,12 +365,15 @@ static int handle_config(struct control_loop *c, struct msg *m)
     struct monitor_error error;
     int ret =
         vm_config_decode(m->payload, m->len, m->fds, m->fd_count, &config);
+    bool restore;
 
     if (ret < 0)
         return refuse_config(c);
+    restore = config.state_fd >= 0;
     ret = machine_build(&config, dialer, &c->machine, &error);
     if (ret == 0)
-        ret = machine_boot(c->machine, &error);
+        ret = restore ? machine_restore(c->machine, &error)
+                      : machine_boot(c->machine, &error);
     ret = ret < 0 ? send_error(c, &error) : serve_machine(c);
     machine_free(c->machine);
     return ret;

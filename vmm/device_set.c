@@ -119,17 +119,25 @@ static int plug(struct device_set *set, int vm_fd, const struct guest_mem *mem,
 static int open_backend(struct vm_disk *disk, struct block_backend **ret)
 {
     const struct cow_overlay_options options = {.limit = disk->overlay_limit};
+    const struct cow_overlay_options layer = {.readonly = true};
     bool writable = disk->mode == VM_DISK_RW;
     int fd = disk->fd;
     int overlay_fd = disk->overlay_fd;
+    int layer_fd = disk->layer_fd;
     int error;
 
     disk->fd = -1; /* the backend's from here on */
     disk->overlay_fd = -1;
+    disk->layer_fd = -1;
     error = block_raw_new(fd, !writable, ret);
     if (disk->mode != VM_DISK_COW)
         return error;
+    if (error == 0 && layer_fd >= 0) {
+        error = cow_overlay_open(*ret, layer_fd, &layer, ret);
+        layer_fd = -1;
+    }
     if (error < 0) {
+        io_close(&layer_fd);
         io_close(&overlay_fd);
         return error;
     }
@@ -151,6 +159,18 @@ static int add_disk(struct device_set *set, int vm_fd,
     return plug(set, vm_fd, mem, dev);
 }
 
+static const char *disk_reason(int error)
+{
+    switch (error) {
+    case -EINVAL:
+        return "it is empty or not a whole number of 512-byte sectors";
+    case -EBADMSG:
+        return "the snapshot's part of it is malformed";
+    default:
+        return strerror(-error);
+    }
+}
+
 static int add_disks(struct device_set *set, int vm_fd,
                      const struct guest_mem *mem, struct vm_config *config,
                      struct monitor_error *ret_error)
@@ -159,10 +179,7 @@ static int add_disks(struct device_set *set, int vm_fd,
         int ret = add_disk(set, vm_fd, mem, &config->disks[i]);
 
         if (ret < 0) {
-            fail(ret_error, MONITOR_ERROR_DISK, ret,
-                 ret == -EINVAL
-                     ? "it is empty or not a whole number of 512-byte sectors"
-                     : strerror(-ret));
+            fail(ret_error, MONITOR_ERROR_DISK, ret, disk_reason(ret));
             ret_error->disk = i;
             return ret;
         }

@@ -24,6 +24,7 @@
 #include "devices/vsock/virtio_vsock.h"
 #include "vmm/irq.h"
 #include "vmm/monitor_proto.h"
+#include "vmm/state_file.h"
 #include "vmm/x86/map.h"
 
 /* What the guest's devices ask of the rest of the monitor; borrowed. */
@@ -88,5 +89,46 @@ void device_set_nudge(const struct device_set *set);
 /* Lets the console's last bytes go, waiting a moment for a slow reader. Pre:
  * no vCPU runs and the event loop has ended. */
 void device_set_drain_console(struct device_set *set);
+
+/* ---- save and restore; while no vCPU runs, on the device thread ----------
+ *
+ *   running -> _quiesce -> _save, _save_disks -> _resume, or the end
+ *   built   -> _load -> [_save] -> _restored -> runs
+ *   paused  -> _load, _reset_disks -> [_save] -> _restored -> runs
+ */
+
+/* Serves what was kicked and has every device give back what it holds. */
+void device_set_quiesce(struct device_set *set);
+/* Looks at every queue again. */
+void device_set_resume(struct device_set *set);
+
+/* Appends the sections of the serial port and the slots. Pre: quiesced. */
+void device_set_save(const struct device_set *set, struct state_file_writer *f);
+/*
+ * Loads them, to the end of the file; connections and kicks are dropped. 0, or
+ * -EBADMSG with the place and the reason.
+ */
+int device_set_load(struct device_set *set, struct state_file *f,
+                    char ret_why[STATE_WHY_MAX + 1])
+    __attribute__((warn_unused_result));
+/* Once after a load, when the guest is about to run: memory changes. */
+void device_set_restored(struct device_set *set);
+
+struct device_set_disks {
+    uint64_t clusters;
+    uint32_t disk; /* the one that failed */
+};
+/*
+ * Saves what each cow disk has written to the next of fds. 0; -EBADMSG: not as
+ * many of them as of disks; or the host's errno.
+ */
+int device_set_save_disks(const struct device_set *set,
+                          const struct vm_config *config, const int *fds,
+                          unsigned fd_count, struct device_set_disks *ret)
+    __attribute__((warn_unused_result));
+/* Empties the overlay of each cow disk. 0 or -errno. */
+int device_set_reset_disks(const struct device_set *set,
+                           const struct vm_config *config)
+    __attribute__((warn_unused_result));
 
 #endif

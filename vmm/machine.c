@@ -3,6 +3,7 @@
 #include "vmm/machine.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,18 @@
 
 #include "base/io.h"
 #include "vmm/machine_internal.h"
+
+int machine_fail(struct monitor_error *error, enum monitor_error_code code,
+                 int ret, const char *format, ...)
+{
+    va_list args;
+
+    *error = (struct monitor_error){.code = code, .error = ret};
+    va_start(args, format);
+    vsnprintf(error->text, sizeof(error->text), format, args);
+    va_end(args);
+    return ret;
+}
 
 void machine_end(struct machine *m, enum monitor_exit_reason reason, int error,
                  const char *text)
@@ -24,7 +37,8 @@ void machine_end(struct machine *m, enum monitor_exit_reason reason, int error,
         snprintf(ending->text, sizeof(ending->text), "%s", text);
     }
     pthread_mutex_unlock(&ending->lock);
-    atomic_store_explicit(&m->ending_flag, true, memory_order_release);
+    atomic_store_explicit(&m->leave, true, memory_order_release);
+    vcpu_gate_end(&m->gate);
     evloop_stop(m->devices.loop);
 }
 
@@ -32,6 +46,8 @@ int machine_start(struct machine *m)
 {
     int ret = vcpu_setup_signal();
 
+    if (m->pristine)
+        machine_announce(m);
     m->first_run_ns = io_now_ns();
     for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++)
         ret = vcpu_start(&m->vcpus[i]);
@@ -47,11 +63,66 @@ void machine_run(struct machine *m)
                     "waiting for devices failed");
 }
 
-void machine_halt(struct machine *m)
+void machine_break(struct machine *m)
 {
-    atomic_store(&m->ending_flag, true);
+    evloop_stop(m->devices.loop);
+}
+
+bool machine_has_ended(struct machine *m)
+{
+    bool set;
+
+    pthread_mutex_lock(&m->ending.lock);
+    set = m->ending.set;
+    pthread_mutex_unlock(&m->ending.lock);
+    return set;
+}
+
+bool machine_is_pristine(const struct machine *m)
+{
+    return m->pristine;
+}
+
+/* Has every vCPU come out of the guest. */
+static void call_out(struct machine *m)
+{
+    atomic_store(&m->leave, true);
     for (unsigned i = 0; m->vcpus && i < m->config.cpu_count; i++)
         vcpu_kick(&m->vcpus[i]);
+}
+
+int machine_pause(struct machine *m)
+{
+    if (machine_has_ended(m))
+        return -ESHUTDOWN;
+    vcpu_gate_shut(&m->gate);
+    call_out(m);
+    vcpu_gate_wait_out(&m->gate, m->config.cpu_count);
+    /* Nobody is left but this thread: what is decided now stays so. */
+    if (machine_has_ended(m))
+        return -ESHUTDOWN;
+    for (unsigned i = 0; i < m->config.cpu_count; i++)
+        vcpu_unkick(&m->vcpus[i]);
+    atomic_store(&m->leave, false);
+    device_set_quiesce(&m->devices);
+    m->paused = true;
+    return 0;
+}
+
+void machine_resume(struct machine *m)
+{
+    if (m->pristine)
+        machine_announce(m);
+    else
+        device_set_resume(&m->devices);
+    m->paused = false;
+    vcpu_gate_open(&m->gate);
+}
+
+void machine_halt(struct machine *m)
+{
+    vcpu_gate_end(&m->gate);
+    call_out(m);
     for (unsigned i = 0; m->vcpus && i < m->config.cpu_count; i++)
         vcpu_join(&m->vcpus[i]);
     if (m->has_devices)
@@ -132,7 +203,10 @@ void machine_free(struct machine *m)
         device_set_fini(&m->devices);
     io_close(&m->vm_fd);
     memory_fini(&m->memory);
+    free(m->origin.bytes);
+    vcpu_shape_fini(&m->shape);
     vm_config_fini(&m->config);
+    vcpu_gate_fini(&m->gate);
     pthread_mutex_destroy(&m->ending.lock);
     free(m);
 }

@@ -4,15 +4,26 @@
  * its end.
  *
  *   machine_build      the same for every machine, however it gets its state
- *   machine_boot       gives it the state of a kernel about to start
+ *   machine_boot       gives it the state of a kernel about to start, or
+ *   machine_restore    the state of a snapshot
  *   machine_start      runs the vCPU threads
- *   machine_run        the device thread's event loop, until the end
+ *   machine_run        the device thread's event loop, until the end or a break
  *   machine_halt       vCPUs stopped and joined; then statistics are final
  *   machine_free
+ *
+ * and, after machine_break made machine_run return:
+ *
+ *   machine_pause      vCPUs and devices stand still
+ *   machine_save       all of it into files
+ *   machine_roll_back  back to the snapshot it came from
+ *   machine_resume     then machine_run again
  *
  * Threads: one per vCPU; the caller of machine_run is the device thread and
  * owns everything else. machine_end may be called from any thread. Only the
  * process that built a machine can use it (KVM's rule): never fork in between.
+ *
+ * State that does not fit is an error with a sentence (MONITOR_ERROR_STATE;
+ * -EOPNOTSUPP: not for this host), never an assertion: it comes from a file.
  */
 #ifndef MICROSBX_VMM_MACHINE_H
 #define MICROSBX_VMM_MACHINE_H
@@ -43,11 +54,61 @@ int machine_build(struct vm_config *config, struct vsock_dialer dialer,
 int machine_boot(struct machine *m, struct monitor_error *ret_error)
     __attribute__((warn_unused_result));
 
+/*
+ * Loads the state of the snapshot that the configuration names. Memory and
+ * disks have been its own since machine_build. Pre: built, not started.
+ */
+int machine_restore(struct machine *m, struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
+
+/*
+ * Writes what was really loaded, to be compared with what was saved: the state
+ * as KVM and devices tell it, and a digest of each MONITOR_CHUNK of memory
+ * through the guest's mapping. Both files (borrowed) are empty. Pre: restored
+ * or rolled back, and not run since.
+ */
+int machine_prove(struct machine *m, int state_fd, int leaves_fd,
+                  struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
+
 /* Starts the vCPU threads. 0 or -errno; then call machine_halt all the same. */
 int machine_start(struct machine *m) __attribute__((warn_unused_result));
 
-/* Handles devices until machine_end. */
+/* Handles devices until machine_end or machine_break. */
 void machine_run(struct machine *m);
+/* Makes machine_run return. Device thread. */
+void machine_break(struct machine *m);
+/* True once machine_end was called. */
+bool machine_has_ended(struct machine *m);
+/* True from a restore or roll-back until it runs: it can be proved. */
+bool machine_is_pristine(const struct machine *m);
+
+/*
+ * Stops the vCPUs between two instructions and has the devices give back what
+ * they hold. Pre: started, machine_run has returned. 0, or -ESHUTDOWN: the
+ * machine ended first.
+ */
+int machine_pause(struct machine *m) __attribute__((warn_unused_result));
+/* The opposite; then machine_run again. Pre: paused. */
+void machine_resume(struct machine *m);
+
+/*
+ * Saves the paused machine: state, memory, and each cow disk into files
+ * (borrowed, empty, MONITOR_SAVE's order). It goes on unchanged. 0; else
+ * -errno, -ENOSPC in particular, and the files are no use.
+ */
+int machine_save(struct machine *m, const int *fds, unsigned fd_count,
+                 struct monitor_saved *ret_saved,
+                 struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
+
+/*
+ * Puts the paused machine back to the snapshot it was restored from. Pre:
+ * track_dirty. After an error it can only be ended.
+ */
+int machine_roll_back(struct machine *m, struct monitor_rolled_back *ret_done,
+                      struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
 
 /*
  * Ends the machine: the first caller's reason is the one that counts. error is

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <linux/kvm.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,19 +21,6 @@
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/map.h"
 #include "vmm/x86/xcr0.h"
-
-static int __attribute__((format(printf, 4, 5)))
-fail(struct monitor_error *error, enum monitor_error_code code, int ret,
-     const char *format, ...)
-{
-    va_list args;
-
-    *error = (struct monitor_error){.code = code, .error = ret};
-    va_start(args, format);
-    vsnprintf(error->text, sizeof(error->text), format, args);
-    va_end(args);
-    return ret;
-}
 
 /* ---- what the guest does to the machine, on a vCPU's thread ---- */
 
@@ -78,12 +64,12 @@ static int check_kvm(const struct machine *m, struct monitor_error *ret_error)
     if (ret == 0)
         return 0;
     if (ret == -EPROTO)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret,
-                    "KVM speaks another API version");
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "KVM speaks another API version");
     if (ret != -EOPNOTSUPP)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret, "this is not KVM: %s",
-                    strerror(-ret));
-    fail(ret_error, MONITOR_ERROR_KVM, ret, "this KVM lacks");
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "this is not KVM: %s", strerror(-ret));
+    machine_fail(ret_error, MONITOR_ERROR_KVM, ret, "this KVM lacks");
     for (unsigned i = 0; i < missing.count; i++) {
         used = strlen(ret_error->text);
         snprintf(ret_error->text + used, sizeof(ret_error->text) - used,
@@ -100,8 +86,8 @@ static int check_cpu_count(const struct machine *m,
     if (max <= 0)
         max = kvm_extension(m->vm_fd, KVM_CAP_NR_VCPUS);
     if (max > 0 && m->config.cpu_count > (uint32_t)max)
-        return fail(ret_error, MONITOR_ERROR_KVM, -EINVAL,
-                    "this KVM allows at most %d CPUs", max);
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, -EINVAL,
+                            "this KVM allows at most %d CPUs", max);
     return 0;
 }
 
@@ -112,15 +98,15 @@ static int create_vm(struct machine *m, struct monitor_error *ret_error)
     int ret = kvm_create_vm(m->config.kvm_fd);
 
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret, "KVM_CREATE_VM: %s",
-                    strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "KVM_CREATE_VM: %s", strerror(-ret));
     m->vm_fd = ret;
     ret = kvm_ioctl(m->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (ret == 0)
         ret = kvm_ioctl_value(m->vm_fd, KVM_SET_TSS_ADDR, MAP_KVM_TSS);
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret, "KVM_SET_TSS_ADDR: %s",
-                    strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "KVM_SET_TSS_ADDR: %s", strerror(-ret));
     return check_cpu_count(m, ret_error);
 }
 
@@ -129,13 +115,18 @@ static int create_memory(struct machine *m, struct monitor_error *ret_error)
     int ret =
         memory_init(&m->memory, m->config.memory_bytes, m->config.memory_fd);
 
+    if (ret == -EBADMSG)
+        return machine_fail(ret_error, MONITOR_ERROR_STATE, ret,
+                            "its memory file is not as long as the memory");
+    if (ret == 0 && m->config.track_dirty)
+        ret = memory_track(&m->memory);
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_MEMORY, ret,
-                    "the host does not give it: %s", strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_MEMORY, ret,
+                            "the host does not give it: %s", strerror(-ret));
     ret = memory_add_slots(&m->memory, m->vm_fd);
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_MEMORY, ret,
-                    "KVM_SET_USER_MEMORY_REGION: %s", strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_MEMORY, ret,
+                            "KVM_SET_USER_MEMORY_REGION: %s", strerror(-ret));
     return 0;
 }
 
@@ -149,23 +140,26 @@ static int create_irqchip(struct machine *m)
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
     int ret = kvm_ioctl_value(m->vm_fd, KVM_CREATE_IRQCHIP, 0);
 
-    if (ret == 0)
+    if (ret == 0 && !m->origin.bytes)
         ret = cpu_state_mask_pic(m->vm_fd);
     m->tsc_deadline = kvm_extension(m->vm_fd, KVM_CAP_TSC_DEADLINE_TIMER) > 0;
-    if (ret == 0 && !m->tsc_deadline)
+    /* A restored machine has what the saved one had. */
+    m->has_pit = m->origin.bytes ? m->origin.has_pit : !m->tsc_deadline;
+    if (ret == 0 && m->has_pit)
         ret = kvm_ioctl(m->vm_fd, KVM_CREATE_PIT2, &pit);
     return ret;
 }
 
-static int create_vcpu(struct machine *m, unsigned id, struct kvm_cpuid2 *cpuid)
+/* A restored one is told its CPUID with the rest of its state. */
+static int create_vcpu(struct machine *m, unsigned id)
 {
     struct vcpu *vcpu = &m->vcpus[id];
     int ret = vcpu_init(vcpu, m->config.kvm_fd, m->vm_fd, id, &m->env);
 
-    if (ret < 0)
+    if (ret < 0 || m->origin.bytes)
         return ret;
-    cpuid_set_vcpu(cpuid, id);
-    return kvm_ioctl(vcpu->kvm.fd, KVM_SET_CPUID2, cpuid);
+    cpuid_set_vcpu(m->shape.cpuid, id);
+    return kvm_ioctl(vcpu->kvm.fd, KVM_SET_CPUID2, m->shape.cpuid);
 }
 
 /* The CPUID table of this machine (free() it). */
@@ -174,6 +168,7 @@ static int make_cpuid(const struct machine *m, struct kvm_cpuid2 **ret_cpuid)
     struct cpuid_options options = {
         .cpu_count = m->config.cpu_count,
         .tsc_deadline = m->tsc_deadline,
+        .hide_rdrand = m->config.hide_rdrand,
     };
     struct kvm_cpuid2 *cpuid = NULL;
     int ret = cpuid_get_supported(m->config.kvm_fd, &cpuid);
@@ -192,8 +187,7 @@ static int make_cpuid(const struct machine *m, struct kvm_cpuid2 **ret_cpuid)
 
 static int create_vcpus(struct machine *m)
 {
-    struct kvm_cpuid2 *cpuid = NULL;
-    int ret = make_cpuid(m, &cpuid);
+    int ret = m->origin.bytes ? 0 : make_cpuid(m, &m->shape.cpuid);
 
     if (ret < 0)
         return ret;
@@ -201,8 +195,7 @@ static int create_vcpus(struct machine *m)
     if (!m->vcpus)
         ret = -ENOMEM;
     for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++)
-        ret = create_vcpu(m, i, cpuid);
-    free(cpuid);
+        ret = create_vcpu(m, i);
     return ret;
 }
 
@@ -211,13 +204,13 @@ static int create_cpus(struct machine *m, struct monitor_error *ret_error)
     int ret = create_irqchip(m);
 
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret,
-                    "the interrupt controllers cannot be made: %s",
-                    strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "the interrupt controllers cannot be made: %s",
+                            strerror(-ret));
     ret = create_vcpus(m);
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret,
-                    "a virtual CPU cannot be made: %s", strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "a virtual CPU cannot be made: %s", strerror(-ret));
     return 0;
 }
 
@@ -244,11 +237,14 @@ static struct machine *machine_alloc(struct vm_config *config)
         return NULL;
     m->config = *config;
     m->vm_fd = -1;
+    m->memory.fd = -1;
     pthread_mutex_init(&m->ending.lock, NULL);
+    vcpu_gate_init(&m->gate);
     m->env = (struct vcpu_env){
         .pio = &m->devices.pio,
         .mmio = &m->devices.mmio,
-        .ending = &m->ending_flag,
+        .leave = &m->leave,
+        .gate = &m->gate,
         .ended = vcpu_ended,
         .ctx = m,
     };
@@ -263,10 +259,13 @@ int machine_build(struct vm_config *config, struct vsock_dialer dialer,
 
     if (!m) {
         vm_config_fini(config);
-        return fail(ret_error, MONITOR_ERROR_HOST, -ENOMEM, "out of memory");
+        return machine_fail(ret_error, MONITOR_ERROR_HOST, -ENOMEM,
+                            "out of memory");
     }
     vm_config_init(config); /* its descriptors are the machine's now */
     ret = check_kvm(m, ret_error);
+    if (ret == 0)
+        ret = machine_open_origin(m, ret_error);
     if (ret == 0)
         ret = create_vm(m, ret_error);
     if (ret == 0)
@@ -310,8 +309,8 @@ int machine_boot(struct machine *m, struct monitor_error *ret_error)
         return ret;
     ret = set_power_on_state(m, &entry);
     if (ret < 0)
-        return fail(ret_error, MONITOR_ERROR_KVM, ret,
-                    "the registers cannot be set: %s", strerror(-ret));
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "the registers cannot be set: %s", strerror(-ret));
     io_close(&m->config.kernel_fd);
     io_close(&m->config.initrd_fd);
     return 0;

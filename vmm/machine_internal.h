@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What machine_build.c (how a machine comes into being) and machine.c (how it
- * runs and ends) share; nobody else includes it.
+ * What machine_build.c (how a machine comes into being), machine.c (how it runs
+ * and ends), machine_save.c and machine_restore.c (how its state goes out and
+ * in) share; nobody else includes it.
  */
 #ifndef MICROSBX_VMM_MACHINE_INTERNAL_H
 #define MICROSBX_VMM_MACHINE_INTERNAL_H
@@ -13,6 +14,7 @@
 #include "vmm/machine.h"
 #include "vmm/memory.h"
 #include "vmm/vcpu.h"
+#include "vmm/x86/vcpu_state.h"
 
 /* How the machine ended; the first one wins. */
 struct machine_ending {
@@ -21,6 +23,13 @@ struct machine_ending {
     enum monitor_exit_reason reason;
     int error; /* or the guest's status, see machine_end */
     char text[MONITOR_TEXT_MAX + 1];
+};
+
+/* The state file of a restored machine. */
+struct machine_origin {
+    uint8_t *bytes; /* owned; NULL: it was booted */
+    size_t len;
+    bool has_pit;
 };
 
 struct machine {
@@ -33,8 +42,30 @@ struct machine {
     struct vcpu_env env;
     struct vcpu *vcpus; /* config.cpu_count of them; NULL = none yet */
     uint64_t first_run_ns;
-    atomic_bool ending_flag; /* what the vCPUs look at */
+    atomic_bool leave; /* what the vCPUs look at: come out */
+    struct vcpu_gate gate;
+    bool paused;
+    bool has_pit;
+    /* Memory and state are those of the snapshot to the last bit; what its
+     * guest must learn of that comes when it runs. */
+    bool pristine;
+    struct machine_origin origin;
+    struct vcpu_shape shape;
     struct machine_ending ending;
 };
+
+/* Fills *error; returns ret. */
+int machine_fail(struct monitor_error *error, enum monitor_error_code code,
+                 int ret, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/*
+ * Reads the state file of a machine to be restored and looks whether this host
+ * can do that, before there is a VM. No-op for one to be booted.
+ */
+int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
+/* Pristine no more: a restored guest's first steps are prepared. */
+void machine_announce(struct machine *m);
 
 #endif

@@ -17,6 +17,71 @@
  */
 #define STACK_SIZE ((size_t)256 << 10)
 
+/* ---- the gate ---- */
+
+void vcpu_gate_init(struct vcpu_gate *gate)
+{
+    *gate = (struct vcpu_gate){0};
+    pthread_mutex_init(&gate->lock, NULL);
+    pthread_cond_init(&gate->changed, NULL);
+}
+
+void vcpu_gate_fini(struct vcpu_gate *gate)
+{
+    pthread_cond_destroy(&gate->changed);
+    pthread_mutex_destroy(&gate->lock);
+}
+
+void vcpu_gate_shut(struct vcpu_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->shut = true;
+    pthread_mutex_unlock(&gate->lock);
+}
+
+void vcpu_gate_wait_out(struct vcpu_gate *gate, unsigned count)
+{
+    pthread_mutex_lock(&gate->lock);
+    while (gate->out < count)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+void vcpu_gate_open(struct vcpu_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->shut = false;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+void vcpu_gate_end(struct vcpu_gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    gate->over = true;
+    pthread_cond_broadcast(&gate->changed);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+/* A thread came out. True if it is to go in again. */
+static bool gate_pass(struct vcpu_gate *gate, bool ended)
+{
+    bool again;
+
+    pthread_mutex_lock(&gate->lock);
+    gate->out++;
+    pthread_cond_broadcast(&gate->changed);
+    while (!ended && gate->shut && !gate->over)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    again = !ended && !gate->over;
+    if (again)
+        gate->out--;
+    pthread_mutex_unlock(&gate->lock);
+    return again;
+}
+
+/* ---- exits ---- */
+
 /* A little-endian value of 1, 2, 4 or 8 bytes in KVM's buffer. */
 static uint64_t get_value(const uint8_t *p, unsigned size)
 {
@@ -133,28 +198,54 @@ static bool handle_exit(struct vcpu *vcpu)
     }
 }
 
-static void run_loop(struct vcpu *vcpu)
+/* False if that was the end. */
+static bool run_once(struct vcpu *vcpu, int *ret_result)
 {
     const struct vcpu_env *env = vcpu->env;
+    int ret = ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0 ? -errno : 0;
+
+    atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
+    *ret_result = ret;
+    if (ret == -EINTR || ret == -EAGAIN)
+        return true;
+    if (ret < 0) {
+        env->ended(env->ctx, MONITOR_EXIT_HOST_ERROR, ret, "KVM_RUN failed");
+        return false;
+    }
+    return handle_exit(vcpu);
+}
+
+/*
+ * An access that the guest is in the middle of is finished by the next KVM_RUN
+ * only, which also puts its result into the registers (KVM's API, KVM_EXIT_IO).
+ * It may take several; with immediate_exit the guest runs no further.
+ */
+static bool finish_access(struct vcpu *vcpu)
+{
+    int result;
+    bool going;
+
+    __atomic_store_n(&vcpu->kvm.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    do {
+        going = run_once(vcpu, &result);
+    } while (going && result == 0);
+    return going;
+}
+
+/* Runs the guest until it is to leave: false if that was the end. */
+static bool run_guest(struct vcpu *vcpu)
+{
+    const struct vcpu_env *env = vcpu->env;
+    int result;
 
     /*
      * No race with vcpu_kick: it sets immediate_exit before it signals, so a
      * thread between the test and KVM_RUN comes straight out again.
      */
-    while (!atomic_load_explicit(env->ending, memory_order_acquire)) {
-        int ret = ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0 ? -errno : 0;
-
-        atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
-        if (ret == -EINTR || ret == -EAGAIN)
-            continue;
-        if (ret < 0) {
-            env->ended(env->ctx, MONITOR_EXIT_HOST_ERROR, ret,
-                       "KVM_RUN failed");
-            return;
-        }
-        if (!handle_exit(vcpu))
-            return;
-    }
+    while (!atomic_load_explicit(env->leave, memory_order_acquire))
+        if (!run_once(vcpu, &result))
+            return false;
+    return finish_access(vcpu);
 }
 
 static uint64_t clock_ns(clockid_t clock)
@@ -170,7 +261,8 @@ static void *thread_main(void *arg)
 {
     struct vcpu *vcpu = arg;
 
-    run_loop(vcpu);
+    while (gate_pass(vcpu->env->gate, !run_guest(vcpu)))
+        ;
     atomic_store(&vcpu->cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
     return NULL;
 }
@@ -222,6 +314,12 @@ void vcpu_kick(struct vcpu *vcpu)
         return;
     __atomic_store_n(&vcpu->kvm.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
     pthread_kill(vcpu->thread, SIGRTMIN);
+}
+
+void vcpu_unkick(struct vcpu *vcpu)
+{
+    if (vcpu->started)
+        __atomic_store_n(&vcpu->kvm.run->immediate_exit, 0, __ATOMIC_SEQ_CST);
 }
 
 void vcpu_join(struct vcpu *vcpu)

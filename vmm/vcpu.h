@@ -6,8 +6,12 @@
  * asked to or when the guest or KVM ended the machine. It holds no lock of its
  * own; what stands behind the buses does.
  *
+ * A pause does not end it: it waits at the machine's gate. Starting a thread
+ * anew would cost more, and so would KVM's finding another one in its vCPU.
+ *
  * Owner: the machine. Everything but `exits` belongs to the main thread before
- * vcpu_start and after vcpu_join, and to the vCPU's thread in between.
+ * vcpu_start, after vcpu_join and while the gate is shut with all threads out,
+ * and to the vCPU's thread in between.
  */
 #ifndef MICROSBX_VMM_VCPU_H
 #define MICROSBX_VMM_VCPU_H
@@ -20,12 +24,31 @@
 #include "devices/bus.h"
 #include "vmm/kvm.h"
 
+/* Where the threads of one machine wait while it is paused. */
+struct vcpu_gate {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool shut;    /* who comes out waits */
+    bool over;    /* who comes out, or waits, ends */
+    unsigned out; /* threads that wait or have ended */
+};
+
+void vcpu_gate_init(struct vcpu_gate *gate);
+void vcpu_gate_fini(struct vcpu_gate *gate);
+/* Main thread. Shuts it; wait until `count` threads are out; opens it. */
+void vcpu_gate_shut(struct vcpu_gate *gate);
+void vcpu_gate_wait_out(struct vcpu_gate *gate, unsigned count);
+void vcpu_gate_open(struct vcpu_gate *gate);
+/* Nobody goes in again. Any thread. */
+void vcpu_gate_end(struct vcpu_gate *gate);
+
 /* What a vCPU needs of its machine; borrowed, constant while it runs. */
 struct vcpu_env {
     struct bus *pio;
     struct bus *mmio;
-    /* Set once the machine ends; a vCPU looks before it enters the guest. */
-    const atomic_bool *ending;
+    /* Set to have them come out; a vCPU looks before it enters the guest. */
+    const atomic_bool *leave;
+    struct vcpu_gate *gate;
     /*
      * This vCPU saw the end of the machine: called on its thread, which then
      * returns. text is borrowed for the call.
@@ -55,10 +78,13 @@ int vcpu_setup_signal(void) __attribute__((warn_unused_result));
 
 int vcpu_start(struct vcpu *vcpu) __attribute__((warn_unused_result));
 /*
- * Makes the vCPU leave the guest for good; env->ending must be set already. It
- * does not wait. No-op if not started.
+ * Makes the vCPU leave the guest; env->leave must be set already. It does not
+ * wait. No-op if not started. A vCPU that came out has finished the access it
+ * was at, so that its registers are whole.
  */
 void vcpu_kick(struct vcpu *vcpu);
+/* Takes the kick back. Pre: it is out. */
+void vcpu_unkick(struct vcpu *vcpu);
 void vcpu_join(struct vcpu *vcpu);
 
 /* CPU time of the thread so far, in nanoseconds. Main thread. */

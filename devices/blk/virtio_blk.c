@@ -270,7 +270,7 @@ out_free_backend:
     return ret;
 }
 
-const struct block_backend *virtio_blk_backend(const struct virtio_device *dev)
+struct block_backend *virtio_blk_backend(const struct virtio_device *dev)
 {
     return const_blk_of(dev)->target.backend;
 }

@@ -57,7 +57,7 @@ int virtio_blk_new(struct block_backend *backend, const char *id,
                    struct virtio_device **ret_dev)
     __attribute__((warn_unused_result));
 
-/* The backend, for its statistics; owned by the device. */
-const struct block_backend *virtio_blk_backend(const struct virtio_device *dev);
+/* The backend, to ask, save or empty it; owned by the device. */
+struct block_backend *virtio_blk_backend(const struct virtio_device *dev);
 
 #endif

@@ -220,10 +220,10 @@ static int acpi_write_rsdp(const struct guest_mem *mem, gpa_t xsdt)
 }
 
 /*
- * The generation id of this boot. A guest compares it with what it read last,
- * so only its being new matters, and that it is alone in its page.
+ * A guest compares the id with what it read last, so only its being new
+ * matters, and that it is alone in its page.
  */
-static int acpi_write_generation_id(const struct guest_mem *mem)
+int acpi_write_generation_id(const struct guest_mem *mem)
 {
     uint8_t id[VMGENID_LEN];
 

@@ -64,6 +64,10 @@ int acpi_write_tables(const struct boot_machine *machine,
                       const struct guest_mem *mem, gpa_t *ret_rsdp)
     __attribute__((warn_unused_result));
 
+/* A new generation id where the tables say it is: 0 or a negative errno. */
+int acpi_write_generation_id(const struct guest_mem *mem)
+    __attribute__((warn_unused_result));
+
 /* Flattened device tree into buf: 0 or a negative errno. */
 int device_tree_build(const struct boot_machine *machine, const char *cmdline,
                       void *buf, uint32_t size, uint32_t *ret_len)

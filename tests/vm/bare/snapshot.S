@@ -1,0 +1,461 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bare guests that are paused, saved and restored while they run: each checks
+ * for itself that it finds everything as it left it, and prints a character now
+ * and then while it does, or 'X' before it ends. Like guests.S, after it.
+ */
+    .set LAPIC, 0xfee00000
+    .set IDT, 0x12000
+    .set VECTOR, 0x30
+    .set COUNTERS, 0x13000
+    .set RINGS, 0x20000
+    .set SLOT_0, 0xd0000000
+    .set WORK, 0x200000
+
+    .macro SET_MSR index, high, low
+    movl $\index, %ecx
+    movl $\low, %eax
+    movl $\high, %edx
+    wrmsr
+    .endm
+
+    .macro BAD_UNLESS_MSR index, high, low
+    movl $\index, %ecx
+    rdmsr
+    cmpl $\low, %eax
+    jne bad_\@
+    cmpl $\high, %edx
+    je good_\@
+bad_\@:
+    PUT 'X'
+    POWER_OFF
+good_\@:
+    .endm
+
+/* Counts in a register and in memory, and finds that both agree. */
+GUEST tick
+    xorl %ebx, %ebx
+    movl $WORK, %edi
+    movl %ebx, (%rdi)
+1:  cmpl %ebx, (%rdi)
+    jne 2f
+    incl %ebx
+    movl %ebx, (%rdi)
+    testl $0xff, %ebx
+    jnz 1b
+    PUT '.'
+    jmp 1b
+2:  PUT 'X'
+    POWER_OFF
+END_GUEST tick
+
+/*
+ * Every general register, every SSE register, MSRs, debug registers and CR2
+ * hold a pattern. The first loop needs no register to check the registers: most
+ * of the time all of them are as the table says.
+ */
+    .macro FOR_GPRS what
+    \what %rax, 0
+    \what %rbx, 1
+    \what %rcx, 2
+    \what %rdx, 3
+    \what %rsi, 4
+    \what %rdi, 5
+    \what %rbp, 6
+    \what %rsp, 7
+    \what %r8, 8
+    \what %r9, 9
+    \what %r10, 10
+    \what %r11, 11
+    \what %r12, 12
+    \what %r13, 13
+    \what %r14, 14
+    \what %r15, 15
+    .endm
+
+    .macro LOAD_GPR register, number
+    movq 8f + \number * 8(%rip), \register
+    .endm
+
+    .macro CHECK_GPR register, number
+    cmpq 8f + \number * 8(%rip), \register
+    jne 9f
+    .endm
+
+    .macro LOAD_SSE number
+    movups 7f + \number * 16(%rip), %xmm\number
+    .endm
+
+    .macro CHECK_SSE number
+    movups %xmm\number, 6f(%rip)
+    cmpl $0x10203040 + \number, 6f(%rip)
+    jne 9f
+    cmpl $0x50607080 + \number, 6f + 4(%rip)
+    jne 9f
+    cmpl $0x0badcafe + \number, 6f + 8(%rip)
+    jne 9f
+    cmpl $0x7eadbeef + \number, 6f + 12(%rip)
+    jne 9f
+    .endm
+
+    .macro FOR_SSE what
+    .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    \what \number
+    .endr
+    .endm
+
+GUEST patterns
+    movq %cr4, %rax
+    orl $0x200, %eax /* OSFXSR */
+    movq %rax, %cr4
+    SET_MSR 0xc0000081, 0x00230010, 0x12345678
+    SET_MSR 0xc0000082, 0x00007fff, 0x11111110
+    SET_MSR 0xc0000083, 0x00007fff, 0x22222220
+    SET_MSR 0xc0000084, 0, 0x00047700
+    SET_MSR 0xc0000100, 0x00007abc, 0x33333330
+    SET_MSR 0xc0000101, 0x00007abc, 0x44444440
+    SET_MSR 0xc0000102, 0x00007abc, 0x55555550
+    SET_MSR 0x174, 0, 0x10
+    SET_MSR 0x175, 0x00007abc, 0x66666660
+    SET_MSR 0x176, 0x00007abc, 0x77777770
+    SET_MSR 0x277, 0x00070406, 0x00070106
+    SET_MSR 0x200, 0, 0x80000000
+    SET_MSR 0x201, 0x000000ff, 0xc0000800
+    movl $0x1000, %eax
+    movq %rax, %dr0
+    movl $0x2000, %eax
+    movq %rax, %dr1
+    movl $0x3000, %eax
+    movq %rax, %dr2
+    movl $0x4000, %eax
+    movq %rax, %dr3
+    movabsq $0x0000123456789abc, %rax
+    movq %rax, %cr2
+    FOR_SSE LOAD_SSE
+1:  FOR_GPRS LOAD_GPR
+    movl $200, 5f(%rip)
+2:  FOR_GPRS CHECK_GPR
+    decl 5f(%rip)
+    jnz 2b
+    FOR_SSE CHECK_SSE
+    jmp 3f
+    .balign 16
+5:  .long 0
+    .balign 16
+6:  .octa 0
+7:
+    .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    .long 0x10203040 + \number, 0x50607080 + \number
+    .long 0x0badcafe + \number, 0x7eadbeef + \number
+    .endr
+8:
+    .irp number, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    .quad 0x0123456789abcde0 + \number * 0x1111
+    .endr
+3:  BAD_UNLESS_MSR 0xc0000081, 0x00230010, 0x12345678
+    BAD_UNLESS_MSR 0xc0000082, 0x00007fff, 0x11111110
+    BAD_UNLESS_MSR 0xc0000083, 0x00007fff, 0x22222220
+    BAD_UNLESS_MSR 0xc0000084, 0, 0x00047700
+    BAD_UNLESS_MSR 0xc0000100, 0x00007abc, 0x33333330
+    BAD_UNLESS_MSR 0xc0000101, 0x00007abc, 0x44444440
+    BAD_UNLESS_MSR 0xc0000102, 0x00007abc, 0x55555550
+    BAD_UNLESS_MSR 0x174, 0, 0x10
+    BAD_UNLESS_MSR 0x175, 0x00007abc, 0x66666660
+    BAD_UNLESS_MSR 0x176, 0x00007abc, 0x77777770
+    BAD_UNLESS_MSR 0x277, 0x00070406, 0x00070106
+    BAD_UNLESS_MSR 0x200, 0, 0x80000000
+    BAD_UNLESS_MSR 0x201, 0x000000ff, 0xc0000800
+    movq %dr0, %rax
+    cmpq $0x1000, %rax
+    jne 9f
+    movq %dr1, %rax
+    cmpq $0x2000, %rax
+    jne 9f
+    movq %dr2, %rax
+    cmpq $0x3000, %rax
+    jne 9f
+    movq %dr3, %rax
+    cmpq $0x4000, %rax
+    jne 9f
+    movabsq $0x0000123456789abc, %rbx
+    movq %cr2, %rax
+    cmpq %rbx, %rax
+    jne 9f
+    PUT '.'
+    jmp 1b
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST patterns
+
+/* The x87 stack, control word and MXCSR, by what FXSAVE says of them. */
+GUEST fpu
+    movq %cr4, %rax
+    orl $0x200, %eax
+    movq %rax, %cr4
+    fninit
+    fldpi
+    fldl2e
+    fldlg2
+    fld1
+    pushq $0x1fbf
+    ldmxcsr (%rsp)
+    pushq $0x0e3f
+    fldcw (%rsp)
+    movl $WORK, %ebx
+    fxsave64 (%rbx)
+1:  movl $500, %ebp
+2:  decl %ebp
+    jnz 2b
+    fxsave64 512(%rbx)
+    leaq (%rbx), %rsi
+    leaq 512(%rbx), %rdi
+    movl $52, %ecx /* quadwords: header, x87 and SSE registers */
+    cld
+    repe cmpsq
+    jne 9f
+    PUT '.'
+    jmp 1b
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST fpu
+
+/* An interrupt gate for VECTOR that leads to label 1, and the LAPIC on. */
+    .macro SETUP_GATE
+    movl $IDT, %edi
+    leaq 1f(%rip), %rax
+    movw %ax, VECTOR * 16(%rdi)
+    movw $0x10, VECTOR * 16 + 2(%rdi)
+    movw $0x8e00, VECTOR * 16 + 4(%rdi)
+    shrq $16, %rax
+    movw %ax, VECTOR * 16 + 6(%rdi)
+    shrq $16, %rax
+    movl %eax, VECTOR * 16 + 8(%rdi)
+    movl $0, VECTOR * 16 + 12(%rdi)
+    pushq $IDT
+    subq $2, %rsp
+    movw $0xfff, (%rsp)
+    lidt (%rsp)
+    movl $LAPIC, %edi
+    movl $0x1ff, 0xf0(%rdi)
+    .endm
+
+    .macro END_OF_INTERRUPT
+    movl $LAPIC, %edi
+    movl $0, 0xb0(%rdi)
+    .endm
+
+/* A periodic timer of the LAPIC, 20 ms; the guest sleeps in between. */
+GUEST timer
+    SETUP_GATE
+    movl $0xb, 0x3e0(%rdi)
+    movl $0x20000 + VECTOR, 0x320(%rdi)
+    movl $20000000, 0x380(%rdi)
+2:  sti
+    hlt
+    jmp 2b
+1:  PUT 't'
+    END_OF_INTERRUPT
+    iretq
+END_GUEST timer
+
+/* The same by the TSC's deadline, set anew by every interrupt. */
+GUEST deadline
+    SETUP_GATE
+    movl $0x40000 + VECTOR, 0x320(%rdi)
+    call 3f
+2:  sti
+    hlt
+    jmp 2b
+1:  PUT 'd'
+    call 3f
+    END_OF_INTERRUPT
+    iretq
+3:  rdtsc
+    shlq $32, %rdx
+    orq %rdx, %rax
+    addq $50000000, %rax
+    movq %rax, %rdx
+    shrq $32, %rdx
+    movl $0x6e0, %ecx
+    wrmsr
+    ret
+END_GUEST deadline
+
+/*
+ * All processors count, each in three registers that must stay the same number
+ * in three guises; the first waits for each of the others (there are three) to
+ * get on, again and again.
+ */
+GUEST four_cpus
+    movl $TRAMPOLINE, %edi
+    leaq 1f(%rip), %rsi
+    movl $(2f - 1f), %ecx
+    cld
+    rep movsb
+    movl $COUNTERS, %edi
+    movl $LAPIC_ICR, %esi
+    movl $0x000c4500, (%rsi)
+    movl $0x000c4600 + (TRAMPOLINE >> 12), (%rsi)
+3:  movl $1, %ebx
+4:  movl (%rdi, %rbx, 4), %eax
+5:  cmpl $0, (%rdi)
+    jne 9f
+    cmpl %eax, (%rdi, %rbx, 4)
+    je 5b
+    incl %ebx
+    cmpl $4, %ebx
+    jne 4b
+    PUT '.'
+    jmp 3b
+9:  PUT 'X'
+    POWER_OFF
+    .code16
+1:  movl $1, %eax
+    cpuid
+    shrl $24, %ebx
+    shll $2, %ebx
+    movw $COUNTERS >> 4, %ax
+    movw %ax, %ds
+    movl %ebx, %esi
+    imull $0x01010101, %esi, %esi
+    movl %esi, %edi
+    notl %edi
+    movl %esi, %ebp
+    xorl $0x5a5a5a5a, %ebp
+6:  incl %esi
+    decl %edi
+    movl %esi, %ebp
+    xorl $0x5a5a5a5a, %ebp
+    movl %edi, %eax
+    notl %eax
+    cmpl %eax, %esi
+    jne 7f
+    movl %ebp, %eax
+    xorl $0x5a5a5a5a, %eax
+    cmpl %eax, %esi
+    jne 7f
+    movl %esi, (%ebx)
+    jmp 6b
+7:  movl $1, 0
+8:  cli
+    hlt
+    jmp 8b
+    .code64
+2:
+END_GUEST four_cpus
+
+/* Reads that leave the guest, each with a known answer. */
+GUEST reads
+    movl $SLOT_0, %edi
+    xorl %ebx, %ebx
+1:  xorl %eax, %eax
+    inb $0x80, %al
+    cmpl $0xff, %eax
+    jne 9f
+    cmpl $0x74726976, (%rdi)
+    jne 9f
+    movq $0, %rax
+    movl 4(%rdi), %eax
+    cmpq $2, %rax
+    jne 9f
+    movl $WORK, %esi
+    movl $7, (%rsi)
+    pushq %rdi
+    movq %rsi, %rdi
+    movl $0x80, %edx
+    movl $32, %ecx
+    cld
+    rep insb
+    popq %rdi
+    cmpq $-1, 24(%rsi)
+    jne 9f
+    incl %ebx
+    testl $0x1f, %ebx
+    jnz 1b
+    PUT '.'
+    jmp 1b
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST reads
+
+/*
+ * A driver of the entropy device in slot 0: one buffer at a time, waits until
+ * it is used, checks index and length.
+ */
+    .set DESC, RINGS
+    .set AVAIL, RINGS + 0x1000
+    .set USED, RINGS + 0x2000
+    .set BUFFER, RINGS + 0x3000
+GUEST rng_queue
+    movl $SLOT_0, %edi
+    movl $0, 0x70(%rdi)
+    movl $1, 0x70(%rdi)
+    movl $3, 0x70(%rdi)
+    movl $1, 0x24(%rdi)
+    movl $1, 0x20(%rdi)
+    movl $0xb, 0x70(%rdi)
+    movl $0, 0x30(%rdi)
+    movl $8, 0x38(%rdi)
+    movl $DESC, 0x80(%rdi)
+    movl $0, 0x84(%rdi)
+    movl $AVAIL, 0x90(%rdi)
+    movl $0, 0x94(%rdi)
+    movl $USED, 0xa0(%rdi)
+    movl $0, 0xa4(%rdi)
+    movl $1, 0x44(%rdi)
+    movl $0xf, 0x70(%rdi)
+    cmpl $0xf, 0x70(%rdi)
+    jne 9f
+    movl $DESC, %esi
+    movq $BUFFER, (%rsi)
+    movl $64, 8(%rsi)
+    movw $2, 12(%rsi) /* writable */
+    movl $AVAIL, %esi
+    movl $USED, %ebp
+    xorl %ebx, %ebx
+1:  movl %ebx, %eax
+    andl $7, %eax
+    movw $0, 4(%rsi, %rax, 2)
+    incl %ebx
+    movw %bx, 2(%rsi)
+    movl $0, 0x50(%rdi)
+    movl $2000000, %ecx
+2:  cmpw %bx, 2(%rbp)
+    je 3f
+    decl %ecx
+    jnz 2b
+    jmp 9f
+3:  cmpl $64, 8(%rbp, %rax, 8)
+    jne 9f
+    cmpl $0xf, 0x70(%rdi)
+    jne 9f
+    testl $7, %ebx
+    jnz 1b
+    PUT '.'
+    jmp 1b
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST rng_queue
+
+/* Writes to a page each, from 4 MiB on; again and again. */
+    .macro DIRTY name, pages
+GUEST \name
+    xorl %ebx, %ebx
+1:  movl $0x400000, %edi
+    movl $\pages, %ecx
+    incl %ebx
+2:  movl %ebx, (%rdi)
+    addl $4096, %edi
+    decl %ecx
+    jnz 2b
+    PUT '.'
+    hlt
+    jmp 1b
+END_GUEST \name
+    .endm
+
+    DIRTY dirty_50, 50
+    DIRTY dirty_1000, 1000
+    DIRTY dirty_20000, 20000
+
+    .section .text

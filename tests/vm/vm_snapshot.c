@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bare guests that are paused, saved, restored and rolled back, on the monitor
+ * alone. Needs /dev/kvm, but no host that runs Linux guests.
+ *
+ *   vm_snapshot [NAME]...
+ *
+ * One line per test; status 0 if all passed, 77 without a usable /dev/kvm.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/num.h"
+#include "tests/machine_rig.h"
+#include "vmm/state_file.h"
+
+#define STATUS_SKIPPED 77
+#define MEMORY_MIB 32u
+
+struct snapshot_test {
+    const char *name;
+    const char *guest;
+    uint32_t cpus;
+    char sign; /* what the guest prints while all is well */
+    bool (*run)(const struct snapshot_test *t, struct machine_rig *rig);
+};
+
+/* ---- steps ---- */
+
+static bool boot(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct vm_config config;
+
+    rig_config(&config, t->cpus, MEMORY_MIB);
+    return rig_config_guest(&config, t->guest) && rig_build(rig, &config) &&
+           rig_start(rig) && rig_hear(rig, t->sign, 3);
+}
+
+static bool restore(const struct snapshot_test *t, struct machine_rig *rig,
+                    const struct rig_files *f, bool track_dirty)
+{
+    struct vm_config config;
+
+    rig_config(&config, t->cpus, MEMORY_MIB);
+    rig_config_files(&config, f);
+    config.track_dirty = track_dirty;
+    return rig_build(rig, &config);
+}
+
+/* A snapshot of the guest at work; its machine is stopped. */
+static bool snapshot(const struct snapshot_test *t, struct machine_rig *rig,
+                     struct rig_files *f)
+{
+    rig_files_open(f, 0);
+    if (!boot(t, rig) || !rig_pause(rig) || !rig_save(rig, f) || !rig_stop(rig))
+        return false;
+    rig_end(rig);
+    return true;
+}
+
+/* ---- tests ---- */
+
+/* Saved, loaded and saved again: the same; and the guest goes on. */
+static bool round_trip(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct rig_files f;
+    bool ok = snapshot(t, rig, &f) && restore(t, rig, &f, false) &&
+              rig_proof_holds(rig, &f) && rig_start(rig) &&
+              rig_hear(rig, t->sign, 5) && rig_stop(rig);
+
+    rig_files_close(&f);
+    return ok;
+}
+
+/* A machine that was saved goes on, too; again and again. */
+static bool goes_on(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    bool ok = boot(t, rig);
+
+    for (unsigned i = 0; ok && i < 10; i++) {
+        struct rig_files f;
+
+        rig_files_open(&f, 0);
+        ok = rig_pause(rig) && rig_save(rig, &f) && rig_resume(rig) &&
+             rig_hear(rig, t->sign, 1);
+        rig_files_close(&f);
+    }
+    return ok && rig_stop(rig);
+}
+
+/* A snapshot of a restored machine of a snapshot ... ten deep. */
+static bool ten_deep(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct rig_files f, next;
+    bool ok = snapshot(t, rig, &f);
+
+    for (unsigned i = 0; ok && i < 10; i++) {
+        rig_files_open(&next, 0);
+        ok = restore(t, rig, &f, false) && rig_proof_holds(rig, &f) &&
+             rig_start(rig) && rig_hear(rig, t->sign, 1) && rig_pause(rig) &&
+             rig_save(rig, &next) && rig_stop(rig);
+        if (ok)
+            rig_end(rig);
+        rig_files_close(&f);
+        f = next;
+    }
+    ok = ok && restore(t, rig, &f, false) && rig_start(rig) &&
+         rig_hear(rig, t->sign, 3) && rig_stop(rig);
+    rig_files_close(&f);
+    return ok;
+}
+
+/* Rolled back it is as it was, however often, and runs again. */
+static bool rollback(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct rig_files f;
+    bool ok = snapshot(t, rig, &f) && restore(t, rig, &f, true) &&
+              rig_proof_holds(rig, &f) && rig_start(rig);
+
+    for (unsigned i = 0; ok && i < 5; i++)
+        ok = rig_hear(rig, t->sign, 2) && rig_pause(rig) &&
+             rig_roll_back(rig) && rig_proof_holds(rig, &f) && rig_resume(rig);
+    ok = ok && rig_hear(rig, t->sign, 2) && rig_stop(rig);
+    rig_files_close(&f);
+    return ok;
+}
+
+static const struct snapshot_test tests[] = {
+    {"saved, restored", "tick", 1, '.', round_trip},
+    {"saved, restored", "patterns", 1, '.', round_trip},
+    {"saved, restored", "fpu", 1, '.', round_trip},
+    {"saved, restored", "timer", 1, 't', round_trip},
+    {"saved, restored", "deadline", 1, 'd', round_trip},
+    {"saved, restored", "four_cpus", 4, '.', round_trip},
+    {"saved, restored", "reads", 1, '.', round_trip},
+    {"saved, restored", "rng_queue", 1, '.', round_trip},
+    {"saved, goes on", "patterns", 1, '.', goes_on},
+    {"saved, goes on", "four_cpus", 4, '.', goes_on},
+    {"saved, goes on", "timer", 1, 't', goes_on},
+    {"saved, goes on", "deadline", 1, 'd', goes_on},
+    {"saved, goes on", "reads", 1, '.', goes_on},
+    {"saved, goes on", "rng_queue", 1, '.', goes_on},
+    {"ten deep", "patterns", 1, '.', ten_deep},
+    {"ten deep", "four_cpus", 4, '.', ten_deep},
+    {"ten deep", "timer", 1, 't', ten_deep},
+    {"ten deep", "reads", 1, '.', ten_deep},
+    {"ten deep", "rng_queue", 1, '.', ten_deep},
+    {"rolled back", "tick", 1, '.', rollback},
+    {"rolled back", "patterns", 1, '.', rollback},
+    {"rolled back", "four_cpus", 4, '.', rollback},
+    {"rolled back", "timer", 1, 't', rollback},
+    {"rolled back", "deadline", 1, 'd', rollback},
+    {"rolled back", "rng_queue", 1, '.', rollback},
+};
+
+static bool is_wanted(const struct snapshot_test *t, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], t->guest) == 0)
+            return true;
+    return argc < 2;
+}
+
+static bool run_test(const struct snapshot_test *t)
+{
+    static struct machine_rig rig;
+    uint64_t began = io_now_ns();
+    bool ok;
+
+    rig = (struct machine_rig){.vmm = {.pid = -1, .sock = -1}, .console = -1};
+    ok = t->run(t, &rig);
+    if (!ok && rig.exit.reason == MONITOR_EXIT_EMULATION)
+        printf("skip - %s: %s: this host's KVM cannot emulate it\n", t->name,
+               t->guest);
+    else
+        printf("%s - %s: %s, %u CPUs%s%s\n", ok ? "ok" : "not ok", t->name,
+               t->guest, t->cpus, ok ? "" : ": ", ok ? "" : rig.why);
+    if (getenv("TIMES"))
+        printf("  %llu ms\n",
+               (unsigned long long)(io_now_ns() - began) / 1000000);
+    fflush(stdout);
+    rig_end(&rig);
+    return ok || rig.exit.reason == MONITOR_EXIT_EMULATION;
+}
+
+int main(int argc, char **argv)
+{
+    unsigned failed = 0;
+
+    if (access("/dev/kvm", R_OK | W_OK) != 0) {
+        printf("skipped: /dev/kvm: %s\n", strerror(errno));
+        return STATUS_SKIPPED;
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(tests); i++)
+        if (is_wanted(&tests[i], argc, argv) && !run_test(&tests[i]))
+            failed++;
+    return failed > 0;
+}
