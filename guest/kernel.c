@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/random.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -20,8 +21,8 @@
 #define RANDOM_DEVICE "/dev/random"
 #define DRAW_SIZE 32u /* one read up to this size is one step of the key */
 
-/* Free memory that zero_free leaves: below it the kernel starts to reclaim. */
-#define ZERO_FREE_LEAVE (4u << 20)
+#define ZONEINFO_MAX (256u << 10)
+#define ZERO_FREE_LEAVE (1u << 20) /* of free memory, beyond the reserve */
 #define ZERO_FREE_PORTION (8u << 20)
 
 /* crng_reseed_interval(), in milliseconds. */
@@ -42,9 +43,61 @@ static int kernel_drop_caches(void)
     return sysfile_write(AT_FDCWD, "/proc/sys/vm/drop_caches", "3");
 }
 
+/* "protection: (0, 201, 201)": the most that a zone keeps from others. */
+static uint64_t most_of(const char *list)
+{
+    uint64_t most = 0;
+
+    while (*(list += strcspn(list, "0123456789"))) {
+        char *end;
+        uint64_t value = strtoull(list, &end, 10);
+
+        if (value > most)
+            most = value;
+        list = end;
+    }
+    return most;
+}
+
+uint64_t kernel_reserve(char *zoneinfo)
+{
+    uint64_t high = 0, managed = 0, pages = 0;
+    char *line;
+
+    /* Each zone says in this order; "high:" of a CPU's list is not meant. */
+    while ((line = strsep(&zoneinfo, "\n"))) {
+        line += strspn(line, " ");
+        if (strncmp(line, "high ", 5) == 0) {
+            high = strtoull(line + 5, NULL, 10);
+        } else if (strncmp(line, "managed ", 8) == 0) {
+            managed = strtoull(line + 8, NULL, 10);
+        } else if (strncmp(line, "protection:", 11) == 0) {
+            uint64_t keeps = high + most_of(line + 11);
+
+            pages += keeps < managed ? keeps : managed;
+            high = managed = 0;
+        }
+    }
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+/* What zero_free has to leave; in the helper, which does not live long. */
+static uint64_t free_to_leave(void)
+{
+    char *text = malloc(ZONEINFO_MAX);
+    uint64_t reserve = 0;
+
+    if (text &&
+        sysfile_read(AT_FDCWD, "/proc/zoneinfo", text, ZONEINFO_MAX) > 0)
+        reserve = kernel_reserve(text);
+    free(text);
+    return reserve + ZERO_FREE_LEAVE;
+}
+
 static int kernel_zero_free(void)
 {
     int ret = sysfile_write(AT_FDCWD, "/proc/self/oom_score_adj", "1000");
+    uint64_t leave = free_to_leave();
 
     if (ret)
         return ret;
@@ -53,10 +106,10 @@ static int kernel_zero_free(void)
         size_t len = ZERO_FREE_PORTION;
         void *p;
 
-        if (available <= ZERO_FREE_LEAVE)
+        if (available <= leave)
             return 0;
-        if (len > available - ZERO_FREE_LEAVE)
-            len = (size_t)(available - ZERO_FREE_LEAVE);
+        if (len > available - leave)
+            len = (size_t)(available - leave);
         p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                  -1, 0);
         /* What does not go by now is not needed that badly. */

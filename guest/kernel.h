@@ -36,6 +36,13 @@ struct kernel_ops {
 extern const struct kernel_ops kernel_ops;
 
 /*
+ * Bytes that the kernel keeps free of user memory, from /proc/zoneinfo (it is
+ * cut up): who takes more has it reclaim, and at last kill. Linux,
+ * calculate_totalreserve_pages().
+ */
+uint64_t kernel_reserve(char *zoneinfo);
+
+/*
  * How long the kernel's generator stays as it is when it was re-keyed at this
  * uptime (CLOCK_MONOTONIC) and nobody asks for another; 0: not known for this
  * release. Linux 5.18 to 6.1, crng_reseed_interval(): 60 s, but before two

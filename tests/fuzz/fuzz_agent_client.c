@@ -36,10 +36,11 @@ static void on_hello(void *arg, const struct proto_hello *hello)
 {
     struct agent_client **c = arg;
     struct agent_exec_request request = {.argv = argv, .open_stdin = true};
+    const struct agent_attach_request attach = {0};
+    const struct proto_restore restore = {.flags = PROTO_RESTORE_SAME};
     static int fds[2] = {-1, -1};
     uint32_t id;
 
-    (void)hello;
     if (fds[0] < 0) {
         fds[0] = memfd_create("file", MFD_CLOEXEC);
         fds[1] = open("/dev/null", O_WRONLY | O_CLOEXEC);
@@ -53,12 +54,25 @@ static void on_hello(void *arg, const struct proto_hello *hello)
         agent_client_stat(*c, "/f", NULL, &id) != 0)
         abort();
     (void)!agent_client_stdin_write(*c, 1, "abc", 3);
+    if ((hello->features & PROTO_FEATURE_SNAPSHOT) &&
+        (agent_client_attach(*c, &attach, &id) != 0 ||
+         agent_client_quiesce(*c, 0) != 0 ||
+         agent_client_restore(*c, &restore) != 0))
+        abort();
+}
+
+/* What is handed on has the form it is said to have. */
+static void on_restored(void *arg, const struct proto_restored *restored)
+{
+    (void)arg;
+    if (strlen(restored->boot_id) != (restored->err ? 0 : 36))
+        abort();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const struct agent_client_ops ops = {.hello = on_hello,
-                                                .output = on_output};
+    static const struct agent_client_ops ops = {
+        .hello = on_hello, .output = on_output, .restored = on_restored};
     static uint8_t sink[1 << 18];
     struct agent_client *c;
     size_t step, at = 1;

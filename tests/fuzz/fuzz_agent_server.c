@@ -2,8 +2,11 @@
 /*
  * Fuzzes the agent: any bytes from the host, with an exec that has its pipes
  * and a file operation in flight. There is no root file system, so that what
- * is asked for is parsed and refused, and nothing is ever forked.
+ * is asked for is parsed and refused, and nothing is ever forked. The second
+ * bit of an input's length tells a parked agent from one that is awake; a warm
+ * process waits in either.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +15,8 @@
 #include "guest/exec.h"
 #include "guest/fileop.h"
 #include "guest/server.h"
+
+#define OTHERS 5u /* ends of pipes that are ours */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,8 +31,63 @@ static int pipe_end(int end, int *ret_other)
     return fds[end];
 }
 
-/* Two handles as they are in the middle of their lives. */
-static void open_handles(struct server *s, int others[3])
+/* ---- a kernel that is never asked for anything real ---------------------- */
+
+static int no_call(void)
+{
+    return 0;
+}
+
+static int no_entropy(const uint8_t *bytes, size_t len)
+{
+    (void)bytes;
+    return len == PROTO_ENTROPY_SIZE ? 0 : -EINVAL;
+}
+
+static int no_draw(size_t count)
+{
+    return count <= 65535 ? 0 : -EINVAL;
+}
+
+static int no_clock(int64_t realtime_ns)
+{
+    return realtime_ns >= 0 ? 0 : -EINVAL;
+}
+
+static int no_hostname(const char *name)
+{
+    if (strlen(name) >= PROTO_HOSTNAME_MAX)
+        abort();
+    return 0;
+}
+
+static const struct kernel_ops no_kernel = {
+    .sync = no_call,
+    .drop_caches = no_call,
+    .zero_free = no_call,
+    .add_entropy = no_entropy,
+    .reseed = no_call,
+    .draw = no_draw,
+    .set_clock = no_clock,
+    .set_hostname = no_hostname,
+};
+
+/* Its helper would be forked. */
+static bool would_fork(const struct server *s,
+                       const struct proto_header *header,
+                       const uint8_t *payload)
+{
+    uint32_t flags;
+
+    return header->type == PROTO_QUIESCE && !s->park.quiescing &&
+           proto_get_quiesce(payload, header->length, &flags) == 0 &&
+           (flags & PROTO_QUIESCE_KEEP);
+}
+
+/* ---- handles ------------------------------------------------------------- */
+
+/* Three handles as they are in the middle of their lives. */
+static void open_handles(struct server *s, int others[OTHERS])
 {
     struct handle *h = &s->handles[0];
 
@@ -45,6 +105,14 @@ static void open_handles(struct server *s, int others[3])
     h->id = 2;
     outlet_init(&h->out[0], pipe_end(0, &others[2]));
     s->last_id = 2;
+    h = &s->handles[2];
+    h->kind = HANDLE_EXEC;
+    h->state = HANDLE_RUN;
+    h->warm = h->orphan = h->stays = true;
+    inlet_expect(&h->in);
+    if (inlet_open(&h->in, pipe_end(1, &others[3]), false) < 0)
+        abort();
+    outlet_init(&h->out[0], pipe_end(0, &others[4]));
 }
 
 static void check(const struct server *s)
@@ -71,7 +139,7 @@ static void step(struct server *s)
         bool over = false;
 
         if (h->kind == HANDLE_EXEC)
-            over = exec_step(h, s->agent, &s->conn, 1);
+            over = exec_step(h, s->agent, h->orphan ? NULL : &s->conn, 1);
         else if (h->kind == HANDLE_FILE)
             over = fileop_step(h, &s->conn);
         if (over)
@@ -86,7 +154,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct agent agent;
     static struct server s;
-    int others[3];
+    int others[OTHERS];
     int ret = 0;
 
     agent.scratch_fd = -1;
@@ -94,10 +162,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     sandbox_init(&agent.sandbox, NULL);
     /* Odd inputs get as far as the fork, which then has nowhere to go. */
     agent.features = size % 2 ? PROTO_FEATURE_ROOT : 0;
+    agent.kernel = &no_kernel;
+    agent.boot_id = "/dev/null"; /* takes all that is written */
     if (server_init(&s, &agent, -1) < 0)
         abort();
     conn_open(&s.conn, -1);
     open_handles(&s, others);
+    s.park.state = size & 2 ? PARK_PARKED : PARK_AWAKE;
     while (ret == 0 && size > 0 && !s.shutdown) {
         size_t room, len;
         uint8_t *space = proto_inbox_space(&s.conn.in, &room);
@@ -111,12 +182,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         size -= len;
         while (ret == 0 &&
                (ret = proto_inbox_next(&s.conn.in, &header, &payload)) == 1) {
+            if (would_fork(&s, &header, payload))
+                continue;
             ret = server_dispatch(&s, &header, payload);
             step(&s);
         }
     }
     server_fini(&s);
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < OTHERS; i++)
         close(others[i]);
     return 0;
 }

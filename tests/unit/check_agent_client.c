@@ -26,7 +26,7 @@ static struct agent_client *client;
 static int guest = -1;
 static int local = -1;
 static struct {
-    unsigned hellos, starts, fails, exits, dones;
+    unsigned hellos, starts, fails, exits, dones, quiesced, restored;
     size_t output, ready;
     int code;
 } seen;
@@ -91,6 +91,20 @@ static void on_done(void *arg, uint32_t id, const struct proto_file_done *done,
     seen.dones++;
 }
 
+static void on_quiesced(void *arg, const struct proto_quiesced *quiesced)
+{
+    (void)arg;
+    seen.quiesced++;
+    seen.code = (int)quiesced->err;
+}
+
+static void on_restored(void *arg, const struct proto_restored *restored)
+{
+    (void)arg;
+    seen.restored++;
+    seen.code = (int)restored->err;
+}
+
 static int process(void)
 {
     return agent_client_process(client, POLLIN);
@@ -104,7 +118,9 @@ static void say(const struct proto_writer *w)
 
 static struct proto_hello good_hello(void)
 {
-    struct proto_hello hello = {.version = PROTO_VERSION, .release = "test"};
+    struct proto_hello hello = {.version = PROTO_VERSION,
+                                .features = PROTO_FEATURE_SNAPSHOT,
+                                .release = "test"};
 
     return hello;
 }
@@ -129,6 +145,8 @@ static void connect_client(void)
         .output = on_output,
         .stdin_ready = on_ready,
         .exec_exit = on_exec_exit,
+        .quiesced = on_quiesced,
+        .restored = on_restored,
         .file_done = on_done,
     };
     int sv[2];
@@ -395,6 +413,59 @@ static void lie_length(struct proto_writer *w)
     w->buf[2] = 2; /* 128 KiB to come, it says */
 }
 
+static void lie_quiesced(struct proto_writer *w)
+{
+    proto_put_quiesced(w, &(struct proto_quiesced){.err = EBUSY});
+}
+
+static void ask_to_quiesce(void)
+{
+    ck_assert_int_eq(agent_client_quiesce(client, PROTO_QUIESCE_PINNED), 0);
+}
+
+static void lie_quiesced_twice(struct proto_writer *w)
+{
+    ask_to_quiesce();
+    lie_quiesced(w);
+    lie_quiesced(w);
+}
+
+static void lie_quiesced_figures(struct proto_writer *w)
+{
+    ask_to_quiesce();
+    proto_put_quiesced(
+        w, &(struct proto_quiesced){.err = EBUSY, .pin_window_ms = 1});
+}
+
+static void lie_restored(struct proto_writer *w)
+{
+    const struct proto_restored m = {EPERM, PROTO_STEP_CLOCK, ""};
+
+    proto_put_restored(w, &m);
+}
+
+static void ask_to_restore(void)
+{
+    const struct proto_restore request = {.flags = PROTO_RESTORE_SAME};
+
+    ck_assert_int_eq(agent_client_restore(client, &request), 0);
+}
+
+static void lie_restored_twice(struct proto_writer *w)
+{
+    ask_to_restore();
+    lie_restored(w);
+    lie_restored(w);
+}
+
+static void lie_restored_boot_id(struct proto_writer *w)
+{
+    const struct proto_restored m = {.boot_id = "\033[2J"};
+
+    ask_to_restore();
+    proto_put_restored(w, &m);
+}
+
 static const struct {
     void (*tell)(struct proto_writer *w);
     const char *reason; /* a part of it */
@@ -422,6 +493,12 @@ static const struct {
     {lie_done_size, "not true"},
     {lie_done_unsent, "not all sent"},
     {lie_length, "header"},
+    {lie_quiesced, "not asked for"},
+    {lie_quiesced_twice, "not asked for"},
+    {lie_quiesced_figures, "malformed"},
+    {lie_restored, "not asked for"},
+    {lie_restored_twice, "not asked for"},
+    {lie_restored_boot_id, "malformed"},
 };
 
 START_TEST(test_lie)
@@ -544,6 +621,71 @@ START_TEST(test_stdin_ready)
 }
 END_TEST
 
+/* Answers are counted, and the same may be asked again after one. */
+START_TEST(test_freeze)
+{
+    const struct agent_attach_request attach = {.timeout_ms = 5};
+    struct proto_writer w;
+    uint8_t buf[512];
+    uint32_t id;
+
+    for (unsigned i = 1; i <= 3; i++) {
+        const struct proto_restored m = {
+            .boot_id = "01234567-89ab-4cde-8f01-23456789abcd"};
+
+        ask_to_quiesce();
+        ck_assert_int_eq(agent_client_quiesce(client, 0), -EBUSY);
+        proto_writer_init(&w, buf, sizeof(buf));
+        proto_put_quiesced(&w, &(struct proto_quiesced){.memory_free = 1});
+        say(&w);
+        ck_assert_int_eq(process(), 0);
+        ck_assert_uint_eq(seen.quiesced, i);
+        ask_to_restore();
+        ck_assert_int_eq(
+            agent_client_restore(
+                client, &(struct proto_restore){.flags = PROTO_RESTORE_SAME}),
+            -EBUSY);
+        proto_writer_init(&w, buf, sizeof(buf));
+        proto_put_restored(&w, &m);
+        say(&w);
+        ck_assert_int_eq(process(), 0);
+        ck_assert_uint_eq(seen.restored, i);
+    }
+    ck_assert_int_eq(agent_client_attach(client, &attach, &id), 0);
+    ck_assert_uint_eq(id, WRITE_ID + 1);
+    ck_assert_uint_eq(agent_client_live(client), 4);
+    ck_assert_uint_eq(agent_client_stdin_room(client, id), PROTO_WINDOW);
+}
+END_TEST
+
+/* An image from before there were snapshots. */
+START_TEST(test_old_agent)
+{
+    const char *const argv[] = {"true", NULL};
+    const struct agent_exec_request request = {.argv = argv, .warm = true};
+    const struct agent_attach_request attach = {0};
+    const struct proto_restore restore = {.flags = PROTO_RESTORE_SAME};
+    struct proto_hello hello = good_hello();
+    struct proto_writer w;
+    uint8_t buf[256];
+    uint32_t id;
+
+    connect_client();
+    ck_assert_int_eq(agent_client_quiesce(client, 0), -ENOTCONN);
+    hello.features = PROTO_FEATURES_LIMITS;
+    proto_writer_init(&w, buf, sizeof(buf));
+    proto_put_hello(&w, &hello);
+    say(&w);
+    ck_assert_int_eq(process(), 0);
+    ck_assert_int_eq(agent_client_quiesce(client, 0), -EOPNOTSUPP);
+    ck_assert_int_eq(agent_client_restore(client, &restore), -EOPNOTSUPP);
+    ck_assert_int_eq(agent_client_attach(client, &attach, &id), -EOPNOTSUPP);
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), -EOPNOTSUPP);
+    ck_assert_uint_eq(agent_client_live(client), 0);
+    disconnect_client();
+}
+END_TEST
+
 START_TEST(test_bad_requests)
 {
     static char user[PROTO_USER_MAX + 1];
@@ -581,6 +723,7 @@ int main(void)
     tcase_add_test(tc, test_first_frame_is_hello);
     tcase_add_test(tc, test_version);
     tcase_add_test(tc, test_byte_by_byte);
+    tcase_add_test(tc, test_old_agent);
     suite_add_tcase(s, tc);
     tc = tcase_create("frames");
     tcase_add_checked_fixture(tc, start, stop);
@@ -589,6 +732,7 @@ int main(void)
     tcase_add_test(tc, test_end_of_stream);
     tcase_add_test(tc, test_guest_does_not_read);
     tcase_add_test(tc, test_stdin_ready);
+    tcase_add_test(tc, test_freeze);
     tcase_add_test(tc, test_bad_requests);
     suite_add_tcase(s, tc);
     srunner_run_all(sr, CK_ENV);

@@ -496,6 +496,49 @@ START_TEST(test_pin_window_holds)
 }
 END_TEST
 
+/* As a guest of 6 GiB says it, shortened. */
+START_TEST(test_reserve)
+{
+    char text[] = "Node 0, zone      DMA\n"
+                  "  per-node stats\n"
+                  "      nr_inactive_anon 59\n"
+                  "  pages free     3840\n"
+                  "        boost    0\n"
+                  "        min      41\n"
+                  "        low      51\n"
+                  "        high     61\n"
+                  "        spanned  4095\n"
+                  "        present  3998\n"
+                  "        managed  3840\n"
+                  "        protection: (0, 2943, 5905, 5905)\n"
+                  "  pagesets\n"
+                  "    cpu: 0\n"
+                  "              count: 0\n"
+                  "              high:  14\n"
+                  "Node 0, zone    DMA32\n"
+                  "  pages free     753486\n"
+                  "        high     12000\n"
+                  "        managed  753486\n"
+                  "        protection: (0, 0, 2961, 2961)\n"
+                  "Node 0, zone   Normal\n"
+                  "  pages free     700000\n"
+                  "        high     13000\n"
+                  "        managed  758123\n"
+                  "        protection: (0, 0, 0, 0)\n"
+                  "Node 0, zone  Movable\n"
+                  "  pages free     0\n"
+                  "        high     32\n"
+                  "        managed  0\n"
+                  "        protection: (0, 0, 0, 0)\n";
+    char nothing[] = "";
+
+    ck_assert_uint_eq(kernel_reserve(text),
+                      (3840u + 12000 + 2961 + 13000) *
+                          (uint64_t)sysconf(_SC_PAGESIZE));
+    ck_assert_uint_eq(kernel_reserve(nothing), 0);
+}
+END_TEST
+
 /* ---- the warm process --------------------------------------------------- */
 
 #define SERVER                                                                 \
@@ -920,6 +963,7 @@ int main(void)
     int failed;
 
     tcase_add_test(tc, test_seeds);
+    tcase_add_test(tc, test_reserve);
     tcase_add_loop_test(tc, test_pin_window, 0, COUNT(windows));
     tcase_add_test(tc, test_pin_window_holds);
     suite_add_tcase(s, tc);

@@ -13,278 +13,19 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/io.h"
-#include "trial/agent_client.h"
-#include "trial/agent_link.h"
-#include "trial/machine_spec.h"
-#include "trial/monitor.h"
+#include "tests/guest_rig.h"
 
-#define STATUS_SKIPPED 77
-#define MS 1000000ull
-#define BOOT_NS (180000 * MS)
-#define EVENT_NS (120000 * MS)
+#define END_NS 120000000000ull
 #define BIG (50u << 20)
 #define SCRATCH_LIMIT (64ull << 20)
 
-static struct {
-    struct machine machine;
-    struct monitor *monitor;
-    int console;
-    struct agent_client *client;
-    struct proto_hello hello;
-    bool has_hello;
-    /* the exec or file operation in hand */
-    bool started, over;
-    struct agent_exec_failure failure; /* reason 0: it ran */
-    struct proto_exec_exit exit;
-    struct proto_file_done done;
-    size_t bytes;
-    uint64_t sum;
-    char text[4096];
-    unsigned passed, failed;
-} t;
-
-/* ---- reporting ---------------------------------------------------------- */
-
-static void result(const char *name, bool good)
-{
-    if (good) {
-        t.passed++;
-        printf("ok - %s\n", name);
-    } else {
-        t.failed++;
-        printf("not ok - %s: reason %u err %d, code %u signal %u flags %#x, "
-               "file err %u, output: %.200s\n",
-               name, t.failure.reason, t.failure.err, t.exit.code,
-               t.exit.signal, t.exit.flags, t.done.err, t.text);
-    }
-    fflush(stdout);
-}
-
-static void __attribute__((noreturn)) give_up(const char *what)
-{
-    printf("not ok - %s\n", what);
-    printf("# console: the guest said:\n");
-    for (;;) {
-        char line[512];
-        ssize_t n = recv(t.console, line, sizeof(line), MSG_DONTWAIT);
-
-        if (n <= 0)
-            break;
-        fwrite(line, 1, (size_t)n, stdout);
-    }
-    fflush(stdout);
-    monitor_free(t.monitor);
-    exit(1);
-}
-
-/* ---- events ------------------------------------------------------------- */
-
-static void on_hello(void *arg, const struct proto_hello *hello)
-{
-    (void)arg;
-    t.hello = *hello;
-    t.has_hello = true;
-}
-
-static void on_started(void *arg, uint32_t id)
-{
-    (void)arg;
-    (void)id;
-    t.started = true;
-}
-
-static void on_failed(void *arg, uint32_t id,
-                      const struct agent_exec_failure *failure)
-{
-    (void)arg;
-    (void)id;
-    t.failure = *failure;
-    t.over = true;
-}
-
-static uint64_t add_up(uint64_t sum, const uint8_t *bytes, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        sum = sum * 31 + bytes[i];
-    return sum;
-}
-
-static void on_output(void *arg, uint32_t id, uint32_t stream,
-                      const void *bytes, size_t len)
-{
-    size_t room = sizeof(t.text) - 1;
-
-    (void)arg;
-    if (t.bytes < room)
-        memcpy(t.text + t.bytes, bytes,
-               room - t.bytes < len ? room - t.bytes : len);
-    t.bytes += len;
-    t.sum = add_up(t.sum, bytes, len);
-    agent_client_consumed(t.client, id, stream, len);
-}
-
-static void on_exec_exit(void *arg, uint32_t id,
-                         const struct proto_exec_exit *status)
-{
-    (void)arg;
-    (void)id;
-    t.exit = *status;
-    t.over = true;
-}
-
-static void on_file_done(void *arg, uint32_t id,
-                         const struct proto_file_done *done, int local_err)
-{
-    (void)arg;
-    (void)id;
-    (void)local_err;
-    t.done = *done;
-    t.over = true;
-}
-
-static const struct agent_client_ops ops = {
-    .hello = on_hello,
-    .exec_started = on_started,
-    .exec_failed = on_failed,
-    .output = on_output,
-    .exec_exit = on_exec_exit,
-    .file_done = on_file_done,
-};
-
-/* ---- the machine -------------------------------------------------------- */
-
-static int start_machine(const char *image, const char *kernel)
-{
-    struct failure f = {0};
-    struct machine_spec spec;
-    struct monitor_names names = {0};
-    int pair[2], ret;
-
-    machine_spec_init(&spec);
-    spec.disk_limit = SCRATCH_LIMIT;
-    if (machine_spec_set(&spec.image, image) ||
-        (kernel && machine_spec_set(&spec.kernel, kernel)) ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
-        return -ENOMEM;
-    ret = machine_open(&spec, &t.machine, &f);
-    machine_spec_fini(&spec);
-    if (ret == 0) {
-        machine_add_vsock(&t.machine);
-        t.console = pair[0];
-        t.machine.config.console_out_fd = pair[1];
-        ret = monitor_spawn(&t.monitor, &f);
-    }
-    if (ret == 0)
-        ret = monitor_build(t.monitor, &t.machine.config, &names, &f);
-    vm_config_fini(&t.machine.config);
-    if (ret == 0)
-        ret = monitor_start(t.monitor);
-    if (ret)
-        printf("skipped: no machine: %s\n", f.message);
-    return ret;
-}
-
-/* Takes what the monitor says; nothing may end before its time. */
-static bool machine_ended(void)
-{
-    struct pollfd p = {monitor_fd(t.monitor), POLLIN, 0};
-    struct monitor_event event;
-
-    if (poll(&p, 1, 0) <= 0)
-        return false;
-    monitor_receive(t.monitor, &event);
-    if (event.kind == MONITOR_EVENT_EXIT)
-        printf("# the machine ended: %s: %s\n",
-               monitor_exit_reason_name(event.exit.reason), event.exit.text);
-    else if (event.kind == MONITOR_EVENT_GONE)
-        printf("# the monitor is gone: %s\n", monitor_reason(t.monitor));
-    return event.kind == MONITOR_EVENT_EXIT || event.kind == MONITOR_EVENT_GONE;
-}
-
-/* A stream to the agent, as soon as it listens. */
-static int dial(void)
-{
-    uint64_t until = io_now_ns() + BOOT_NS;
-    struct agent_link link;
-    int fd = -1;
-
-    agent_link_init(&link);
-    while (io_now_ns() < until) {
-        struct pollfd p;
-
-        if (machine_ended() || agent_link_try(&link, t.monitor, io_now_ns()))
-            break;
-        p = (struct pollfd){link.fd, POLLIN, 0};
-        (void)!poll(&p, 1, 50);
-        if (p.revents && agent_link_read(&link, io_now_ns(), &fd) == 1)
-            break;
-    }
-    agent_link_fini(&link);
-    return fd;
-}
-
-static void turn(int ms)
-{
-    struct pollfd p = {agent_client_fd(t.client), agent_client_events(t.client),
-                       0};
-
-    (void)!poll(&p, 1, ms);
-    if (machine_ended())
-        give_up("the machine ended");
-    if (agent_client_process(t.client, p.revents))
-        give_up(agent_client_reason(t.client));
-}
-
-static void wait_for(const bool *flag, const char *what)
-{
-    uint64_t until = io_now_ns() + EVENT_NS;
-
-    while (!*flag) {
-        turn(100);
-        if (io_now_ns() > until)
-            give_up(what);
-    }
-}
-
-static void connect_agent(void)
-{
-    int fd = dial();
-
-    if (fd < 0 || agent_client_new(fd, &ops, NULL, &t.client))
-        give_up("no connection to the agent");
-    t.has_hello = false;
-    wait_for(&t.has_hello, "no hello");
-}
-
-/* ---- execs and files ---------------------------------------------------- */
-
-static void reset(void)
-{
-    t.started = t.over = false;
-    memset(&t.failure, 0, sizeof(t.failure));
-    memset(&t.exit, 0, sizeof(t.exit));
-    memset(&t.done, 0, sizeof(t.done));
-    memset(t.text, 0, sizeof(t.text));
-    t.bytes = 0;
-    t.sum = 0;
-}
-
-static uint32_t send_exec(const struct agent_exec_request *request)
-{
-    uint32_t id = 0;
-
-    reset();
-    if (agent_client_exec(t.client, request, &id))
-        give_up("cannot ask for an exec");
-    return id;
-}
+static struct guest_rig t;
 
 static void run(const char *user, const char *script, uint64_t timeout_ms,
                 uint64_t memory, uint32_t pids)
@@ -298,14 +39,18 @@ static void run(const char *user, const char *script, uint64_t timeout_ms,
         .pids_max = pids,
     };
 
-    send_exec(&request);
-    wait_for(&t.over, script);
+    guest_rig_send(&t, &request);
+    guest_rig_wait(&t, &t.over, script);
 }
 
 static bool exited(uint32_t code)
 {
-    return t.over && t.failure.reason == 0 && t.exit.signal == 0 &&
-           t.exit.code == code;
+    return guest_rig_exited(&t, code);
+}
+
+static void result(const char *name, bool good)
+{
+    guest_rig_result(&t, name, good);
 }
 
 /* The agent answers, and a fresh program runs. */
@@ -429,7 +174,7 @@ static void test_stdin(void)
     const char *const argv[] = {"cat", NULL};
     const struct agent_exec_request request = {.argv = argv,
                                                .open_stdin = true};
-    uint32_t id = send_exec(&request);
+    uint32_t id = guest_rig_send(&t, &request);
     static uint8_t buf[65536];
     uint64_t sum = 0;
     size_t sent = 0;
@@ -443,12 +188,12 @@ static void test_stdin(void)
         if (len)
             n = agent_client_stdin_write(t.client, id, buf, len);
         if (n > 0) {
-            sum = add_up(sum, buf, (size_t)n);
+            sum = guest_rig_sum(sum, buf, (size_t)n);
             sent += (size_t)n;
         } else if (sent == BIG) {
             agent_client_stdin_close(t.client, id);
         }
-        turn(n > 0 ? 0 : 1000);
+        guest_rig_turn(&t, n > 0 ? 0 : 1000);
     }
     result("50 MiB through stdin and back",
            exited(0) && t.bytes == BIG && t.sum == sum);
@@ -467,19 +212,19 @@ static void test_files(void)
         for (size_t i = 0; i < sizeof(buf); i++)
             buf[i] = pattern(at + i);
         if (write(there, buf, sizeof(buf)) != (ssize_t)sizeof(buf))
-            give_up("no memory for a file");
+            guest_rig_give_up(&t, "no memory for a file");
     }
     (void)!lseek(there, 0, SEEK_SET);
-    reset();
+    guest_rig_reset(&t);
     if (agent_client_write_file(t.client, "d/e/f", NULL, 0600, there, &id))
-        give_up("cannot ask for a file");
-    wait_for(&t.over, "write_file");
+        guest_rig_give_up(&t, "cannot ask for a file");
+    guest_rig_wait(&t, &t.over, "write_file");
     result("a file goes in",
            t.done.err == 0 && t.done.bytes == size && t.done.uid == 1000);
-    reset();
+    guest_rig_reset(&t);
     if (agent_client_read_file(t.client, "d/e/f", NULL, size, back, &id))
-        give_up("cannot ask for a file");
-    wait_for(&t.over, "read_file");
+        guest_rig_give_up(&t, "cannot ask for a file");
+    guest_rig_wait(&t, &t.over, "read_file");
     for (size_t at = 0; same && at < size; at += sizeof(buf)) {
         (void)!pread(there, buf, sizeof(buf), (off_t)at);
         (void)!pread(back, other, sizeof(other), (off_t)at);
@@ -498,7 +243,7 @@ static void test_connections(void)
                                 "sleep 100",
                                 NULL};
     const struct agent_exec_request request = {.argv = argv};
-    struct pollfd p = {.fd = dial(), .events = POLLIN};
+    struct pollfd p = {.fd = guest_rig_dial(&t), .events = POLLIN};
     char byte;
 
     (void)!poll(&p, 1, 20000);
@@ -506,10 +251,9 @@ static void test_connections(void)
            p.fd >= 0 && recv(p.fd, &byte, 1, MSG_DONTWAIT) == 0);
     result("and the first one goes on", alive());
     close(p.fd);
-    send_exec(&request);
-    wait_for(&t.started, "start");
-    agent_client_free(t.client);
-    connect_agent();
+    guest_rig_send(&t, &request);
+    guest_rig_wait(&t, &t.started, "start");
+    guest_rig_connect(&t);
     result("a new connection after the old one broke", alive());
     run(NULL, "sleep 4; test ! -e /tmp/late2", 0, 0, 0);
     result("what the old one ran is gone", exited(0));
@@ -523,7 +267,7 @@ static void test_destruction(void)
     run(NULL, "true", 0, 0, 0);
     result("a shell that may not be executed is 126",
            t.failure.exit_code == 126);
-    reset();
+    guest_rig_reset(&t);
     if (agent_client_exec(
             t.client,
             &(struct agent_exec_request){
@@ -531,21 +275,21 @@ static void test_destruction(void)
                                               "/", NULL},
                 .user = "root"},
             &id))
-        give_up("cannot ask for an exec");
-    wait_for(&t.over, "rm -rf /");
+        guest_rig_give_up(&t, "cannot ask for an exec");
+    guest_rig_wait(&t, &t.over, "rm -rf /");
     result("rm -rf / ends", t.failure.reason == 0);
     run(NULL, "true", 0, 0, 0);
     result("then there is no shell: 127", t.failure.exit_code == 127);
-    reset();
+    guest_rig_reset(&t);
     if (agent_client_mkdir(t.client, "/again/there", "root", 0755, &id))
-        give_up("cannot ask for a directory");
-    wait_for(&t.over, "mkdir");
+        guest_rig_give_up(&t, "cannot ask for a directory");
+    guest_rig_wait(&t, &t.over, "mkdir");
     result("and the agent still works", t.done.err == 0);
 }
 
 static void test_shutdown(void)
 {
-    uint64_t until = io_now_ns() + EVENT_NS;
+    uint64_t until = io_now_ns() + END_NS;
     struct monitor_event event = {.kind = MONITOR_EVENT_NONE};
 
     (void)!agent_client_shutdown(t.client);
@@ -564,13 +308,19 @@ static void test_shutdown(void)
 
 int main(int argc, char **argv)
 {
+    struct machine_spec spec;
+
     if (argc < 2 || argc > 3) {
         fprintf(stderr, "usage: agent_attacks IMAGE [KERNEL]\n");
         return 2;
     }
-    if (start_machine(argv[1], argv[2]))
-        return STATUS_SKIPPED;
-    connect_agent();
+    machine_spec_init(&spec);
+    spec.disk_limit = SCRATCH_LIMIT;
+    if (machine_spec_set(&spec.image, argv[1]) ||
+        (argc > 2 && machine_spec_set(&spec.kernel, argv[2])) ||
+        guest_rig_start(&t, &spec))
+        return GUEST_RIG_SKIPPED;
+    guest_rig_connect(&t);
     test_place();
     test_vsock();
     test_limits();
@@ -580,8 +330,5 @@ int main(int argc, char **argv)
     test_connections();
     test_destruction();
     test_shutdown();
-    agent_client_free(t.client);
-    monitor_free(t.monitor);
-    printf("# %u passed, %u failed\n", t.passed, t.failed);
-    return t.failed ? 1 : 0;
+    return guest_rig_end(&t);
 }
