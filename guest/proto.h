@@ -290,7 +290,7 @@ struct proto_restore {
     int64_t realtime_ns;                 /* CLOCK_REALTIME, 0 or more */
     uint64_t seed;                       /* PINNED; else 0 */
     uint8_t entropy[PROTO_ENTROPY_SIZE]; /* FRESH; else all 0 */
-    char hostname[PROTO_HOSTNAME_MAX];   /* letters, digits, '.' and '-' */
+    char hostname[PROTO_HOSTNAME_MAX];   /* letters, digits, '.', '-', '_' */
 };
 
 /* What a RESTORE failed at, after the agent had done what stands above it. */

@@ -28,7 +28,7 @@ static bool is_hostname(const char name[PROTO_HOSTNAME_MAX])
         char c = *name;
 
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-              (c >= '0' && c <= '9') || c == '.' || c == '-'))
+              (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_'))
             return false;
     }
     return true;

@@ -106,7 +106,7 @@ int agent_client_new(int fd, const struct agent_client_ops *ops, void *arg,
                      struct agent_client **ret_client)
     __attribute__((warn_unused_result));
 
-/* NULL is fine. The guest kills what still runs. */
+/* NULL is fine. The guest kills what still runs, unless it was quiesced. */
 void agent_client_free(struct agent_client *client);
 
 int agent_client_fd(const struct agent_client *client);
