@@ -15,7 +15,7 @@
 
 #include "base/cow_format.h"
 #include "base/io.h"
-#include "trial/sparse.h"
+#include "trial/snapshot_internal.h"
 
 #define STATE_BYTES 3000u
 
@@ -71,7 +71,9 @@ static void make_cow(struct snapshot_rig *rig)
 void snapshot_rig_open(struct snapshot_rig *rig)
 {
     memset(rig, 0, sizeof(*rig));
-    strcpy(rig->dir, "/tmp/microsbx-rig-XXXXXX");
+    /* In memory, where nothing waits for a disk. */
+    snprintf(rig->dir, sizeof(rig->dir), "%s/microsbx-rig-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
     ck_assert_ptr_nonnull(mkdtemp(rig->dir));
     ck_assert_int_eq(
         setenv("XDG_CACHE_HOME", snapshot_rig_path(rig, "cache"), 1), 0);
@@ -85,7 +87,7 @@ void snapshot_rig_open(struct snapshot_rig *rig)
     make_cow(rig);
     rig->state_seed = 5;
     for (uint32_t i = 1; i < 20; i++)
-        snapshot_rig_page(rig, i * 397, i);
+        snapshot_rig_page(rig, i * 97, i);
     snapshot_rig_cluster(rig, 0, 1);
     snapshot_rig_cluster(rig, 3, 2);
     snapshot_rig_cluster(rig, 144, 3); /* the last, which is short */
@@ -311,6 +313,102 @@ void snapshot_rig_write(const char *path, const void *bytes, size_t len)
     ck_assert_int_eq(io_write_full(fd, bytes, len), 0);
     close(fd);
 }
+
+void snapshot_rig_poke(const char *path, uint64_t offset, const void *bytes,
+                       size_t len)
+{
+    int fd;
+
+    ck_assert_int_eq(chmod(path, 0644), 0);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    ck_assert_int_ge(fd, 0);
+    ck_assert_int_eq(io_pwrite_full(fd, bytes, len, offset), 0);
+    close(fd);
+}
+
+/* ---- all digests anew --------------------------------------------------- */
+
+static int put_leaf(void *ctx, uint64_t chunk, const uint8_t leaf[DIGEST_SIZE])
+{
+    uint8_t *leaves = ctx;
+
+    memcpy(leaves + chunk * DIGEST_SIZE, leaf, DIGEST_SIZE);
+    return 0;
+}
+
+/* `leaves` and the root, of a snapshot that is no diff and holds all bases. */
+static void reseal_leaves(const char *dir, struct snapshot_manifest *m)
+{
+    struct snapshot_region regions[SNAPSHOT_REGIONS_MAX];
+    unsigned count = snapshot_regions(m, regions);
+    uint64_t len = snapshot_leaf_count(m) * DIGEST_SIZE;
+    uint8_t *leaves = malloc(len), root[DIGEST_SIZE];
+    struct merkle tree;
+
+    for (unsigned i = 0; i < count; i++) {
+        struct snapshot_path path =
+            snapshot_path(dir, snapshot_region_name(m, &regions[i]).text);
+        const struct snapshot_walk walk = {
+            .fd = open(path.text, O_RDONLY | O_CLOEXEC),
+            .bytes = regions[i].bytes,
+            .leaf = put_leaf,
+            .ctx = leaves + regions[i].first * DIGEST_SIZE,
+        };
+
+        ck_assert_int_eq(snapshot_walk(&walk), 0);
+        close(walk.fd);
+    }
+    merkle_init(&tree);
+    for (uint64_t i = 0; i < len; i += DIGEST_SIZE)
+        merkle_add(&tree, leaves + i);
+    merkle_root(&tree, root);
+    digest_to_hex(root, m->root);
+    snapshot_rig_write(snapshot_path(dir, "leaves").text, leaves, len);
+    free(leaves);
+}
+
+static void reseal_file(const char *dir, struct snapshot_file *file)
+{
+    int fd = open(snapshot_path(dir, file->name).text, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+
+    ck_assert_int_eq(fstat(fd, &st), 0);
+    file->bytes = (uint64_t)st.st_size;
+    if (file->tree)
+        ck_assert_int_eq(snapshot_tree(fd, file->bytes, NULL, file->digest), 0);
+    else
+        ck_assert_int_eq(digest_file(fd, file->digest), 0);
+    close(fd);
+}
+
+void snapshot_rig_reseal(const char *dir)
+{
+    char err[SNAPSHOT_ERR_MAX], id[SNAPSHOT_ID_LEN + 1];
+    struct snapshot_manifest m;
+    uint8_t sum[DIGEST_SIZE];
+    size_t len = 0;
+    char *text = (char *)snapshot_rig_read(
+        snapshot_path(dir, "manifest.json").text, &len);
+
+    ck_assert_int_eq(snapshot_manifest_parse(text, len, &m, err), 0);
+    free(text);
+    ck_assert(!m.has_parent);
+    reseal_leaves(dir, &m);
+    for (uint32_t i = 0; i < m.file_count; i++)
+        reseal_file(dir, &m.files[i]);
+    ck_assert_msg(snapshot_manifest_encode(&m, &text, &len, err) == 0, "%s",
+                  err);
+    digest_sum(text, len, sum);
+    digest_to_hex(sum, id);
+    strcat(id, "\n");
+    snapshot_rig_write(snapshot_path(dir, "manifest.json").text, text, len);
+    snapshot_rig_write(snapshot_path(dir, "manifest.sha256").text, id,
+                       SNAPSHOT_ID_LEN);
+    free(text);
+    snapshot_manifest_fini(&m);
+}
+
+/* ------------------------------------------------------------------------- */
 
 bool snapshot_rig_same(int a, int b)
 {

@@ -63,6 +63,14 @@ struct snapshot *snapshot_rig_must_open(const struct snapshot_rig *rig,
 /* Whole files; the first asserts that it is there. */
 uint8_t *snapshot_rig_read(const char *path, size_t *ret_len);
 void snapshot_rig_write(const char *path, const void *bytes, size_t len);
+/*
+ * Computes all digests of a snapshot anew, after a file of it was changed by
+ * force: what is left to refuse it is the reader of that file.
+ */
+void snapshot_rig_reseal(const char *dir);
+/* Overwrites bytes of a published file. */
+void snapshot_rig_poke(const char *path, uint64_t offset, const void *bytes,
+                       size_t len);
 /* True if the files' bytes are the same. */
 bool snapshot_rig_same(int a, int b);
 /* Names in the folder that are not "." and "..". */

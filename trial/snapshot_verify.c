@@ -96,11 +96,13 @@ static void verify_whole(struct verifier *v, const char *dir,
         tell(v, strcmp(why.code, "snapshot_base") == 0 ? "base" : "(together)",
              0, ret, &why);
     for (uint32_t i = 0; ret == 0 && i < m->manifest.disk_count; i++) {
-        if (m->manifest.disks[i].stored || snapshot->disks[i].base_fd < 0)
+        const struct snapshot_disk *disk = &m->manifest.disks[i];
+
+        if (snapshot->disks[i].base_fd < 0 ||
+            snapshot_chain_storing(snapshot->watch, disk))
             continue;
-        snprintf(name, sizeof(name), "base-%s (not stored)",
-                 m->manifest.disks[i].id);
-        tell(v, name, m->manifest.disks[i].bytes, 0, NULL);
+        snprintf(name, sizeof(name), "base-%s (not stored)", disk->id);
+        tell(v, name, disk->bytes, 0, NULL);
     }
     snapshot_close(snapshot);
 }
