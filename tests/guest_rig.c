@@ -242,8 +242,11 @@ void guest_rig_wait(struct guest_rig *g, const bool *flag, const char *what)
     }
 }
 
-void guest_rig_connect(struct guest_rig *g)
+/* 0 with HELLO; else the agent closed what it had accepted. */
+static int try_connect(struct guest_rig *g)
 {
+    uint64_t until = io_now_ns() + EVENT_NS;
+    int ret = 0;
     int fd;
 
     agent_client_free(g->client);
@@ -252,7 +255,27 @@ void guest_rig_connect(struct guest_rig *g)
     if (fd < 0 || agent_client_new(fd, &ops, g, &g->client))
         guest_rig_give_up(g, "no connection to the agent");
     g->has_hello = false;
-    guest_rig_wait(g, &g->has_hello, "no hello");
+    while (!g->has_hello && ret == 0) {
+        struct pollfd p = {fd, agent_client_events(g->client), 0};
+
+        (void)!poll(&p, 1, 100);
+        if (machine_ended(g) || io_now_ns() > until)
+            guest_rig_give_up(g, "no hello");
+        ret = agent_client_process(g->client, p.revents);
+    }
+    return ret;
+}
+
+void guest_rig_connect(struct guest_rig *g)
+{
+    int tries = 10;
+
+    /* The monitor may say of the new connection before it says that the old
+       one is gone; then the agent refuses the second. */
+    while (try_connect(g)) {
+        if (--tries == 0)
+            guest_rig_give_up(g, agent_client_reason(g->client));
+    }
 }
 
 /* ---- execs and files ---------------------------------------------------- */
