@@ -312,14 +312,20 @@ static void set_snapshot_fields(json_t *o, const struct trial_result *r,
     json_object_set_new(
         o, "checked",
         text(restore ? snapshot_check_name(restore->snapshot->checked) : NULL));
-    json_object_set_new(o, "reset", text(restore ? "process" : "boot"));
+    json_object_set_new(o, "reset",
+                        text(!restore   ? "boot"
+                             : spec->vm ? "in-place"
+                                        : "process"));
     json_object_set_new(o, "proof", proof_object(&r->proof));
     json_object_set_new(o, "seed",
                         pinned ? json_integer((json_int_t)restore->seed)
                                : json_null());
     json_object_set_new(o, "clock", clock_text(restore));
     json_object_set_new(o, "pinned", pinned_word(r, restore));
-    json_object_set_new(dirty, "pages", json_null());
+    json_object_set_new(dirty, "pages",
+                        r->rolled_back
+                            ? json_integer((json_int_t)r->rollback.pages)
+                            : json_null());
     json_object_set_new(dirty, "clusters", json_integer((json_int_t)clusters));
     json_object_set_new(o, "dirty", dirty);
 }

@@ -416,13 +416,12 @@ static void drain_output(struct runner *r)
 /* Everything up to the guest's first instruction. */
 static int prepare(struct runner *r)
 {
-    struct monitor_names names = machine_names(r->machine);
     struct failure *f = &r->result->failure;
     int ret = output_init(&r->out, &r->spec->out, r->spec->output_limit);
 
     if (ret == 0)
         ret = output_init(&r->err, &r->spec->err, r->spec->output_limit);
-    if (ret == 0)
+    if (ret == 0 && !(r->spec->vm && r->spec->vm->monitor))
         ret = runner_open_console(r);
     if (ret != 0) {
         failure_set(f, "host", "memory", NULL, "cannot prepare the trial: %s",
@@ -434,18 +433,7 @@ static int prepare(struct runner *r)
     r->machine_memory = r->machine->config.memory_bytes;
     if (!r->spec->no_agent)
         machine_add_vsock(r->machine);
-    ret = monitor_spawn(&r->monitor, f);
-    if (ret == 0)
-        ret = monitor_build(r->monitor, &r->machine->config, &names, f);
-    vm_config_fini(&r->machine->config);
-    if (ret == 0)
-        ret = runner_prove(r);
-    if (ret == 0) {
-        ret = monitor_start(r->monitor);
-        if (ret != 0)
-            failure_set(f, "monitor_died", "microsbx-vmm", NULL,
-                        "the monitor ended before the guest ran");
-    }
+    ret = runner_take_monitor(r);
     if (ret != 0)
         r->facts->cause = f->code;
     return ret;
@@ -492,7 +480,8 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         }
         loop_until_over(&r);
         runner_freeze(&r);
-        stop_machine(&r);
+        if (!runner_leave_monitor(&r))
+            stop_machine(&r);
         runner_drop_file(&r);
         drain_output(&r);
     }

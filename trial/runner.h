@@ -8,6 +8,7 @@
  * runner_agent.c   what the agent's events mean
  * runner_bare.c    the guest without an agent: its console, its last word
  * runner_restore.c the guest that comes from a snapshot
+ * runner_vm.c      the monitor: a new one, or one that is rolled back
  * runner_freeze.c  the guest that becomes one
  */
 #ifndef MICROSBX_TRIAL_RUNNER_H
@@ -69,6 +70,7 @@ struct runner {
     uint64_t stats_at_ns;   /* next look at the counters; 0: not needed */
     uint64_t verdict_at_ns; /* connection lost: wait for the reason till then */
     uint64_t nudge_at_ns;   /* emulated hosts only; 0: never */
+    bool stats_seen;        /* the last request for counters was answered */
     bool machine_ended;     /* EXIT or GONE was seen */
     struct line_watch ready; /* freeze->ready */
     uint64_t old_enough_ns;  /* RUNNER_AGE: till then */
@@ -111,6 +113,12 @@ bool runner_bare_status(struct runner *r, const struct monitor_exit *e);
 
 /* Called when something of a phase has ended: goes on, or to the next. */
 void runner_next_step(struct runner *r);
+
+/* The monitor of this trial, with the guest running. 0 or a negative errno. */
+int runner_take_monitor(struct runner *r) __attribute__((warn_unused_result));
+/* The trial is over: leaves the machine to the next one. False if it is to
+ * be stopped. */
+bool runner_leave_monitor(struct runner *r);
 
 /* Between READY and the first instruction: proves, if asked to. */
 int runner_prove(struct runner *r) __attribute__((warn_unused_result));

@@ -188,6 +188,8 @@ void runner_on_monitor(struct runner *r)
         vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);
         break;
     case MONITOR_EVENT_STATS:
+        r->result->stats = event.stats;
+        r->stats_seen = true;
         runner_on_stats(r, &event.stats);
         break;
     case MONITOR_EVENT_EXIT:

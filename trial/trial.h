@@ -58,6 +58,20 @@ struct trial_restore {
 };
 
 /*
+ * A machine that is rolled back for the next trial, in place of a new monitor
+ * process for each (--reset in-place). One trust domain only: a monitor that a
+ * guest has taken over survives it, and lies.
+ */
+struct trial_vm {
+    struct monitor *monitor; /* owned; NULL: the next trial starts one */
+    int console_fd;          /* owned: our end of the guest's console; -1 */
+};
+
+/* Nothing yet; what is left of one, ended. */
+void trial_vm_init(struct trial_vm *vm);
+void trial_vm_fini(struct trial_vm *vm);
+
+/*
  * The command is a warm-up, and the machine is frozen behind it. The trial's
  * outcome is the warm-up's; what counts is `done`.
  */
@@ -85,6 +99,9 @@ struct trial_spec {
     bool no_agent;
     const struct trial_restore *restore; /* NULL: the machine boots */
     struct trial_freeze *freeze;         /* NULL: the machine ends */
+    /* With restore: the machine is taken from here, and left here for the next
+     * trial if nothing speaks against it; NULL: it ends. */
+    struct trial_vm *vm;
     /* NULL-ended; NULL without an agent, a warm-up, or with restore->send. */
     const char *const *argv;
     const char *const *env; /* NAME=value, NULL-ended; image's included */
@@ -155,6 +172,8 @@ struct trial_result {
     uint64_t end_ns;      /* nothing is left of it */
     char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */
     struct proof proof;
+    bool rolled_back; /* the machine is as before the trial again */
+    struct monitor_rolled_back rollback;
     bool pin_expired; /* it ran on for longer than pinning holds */
     uint8_t console[TRIAL_CONSOLE_TAIL]; /* raw bytes of the guest */
     size_t console_len;

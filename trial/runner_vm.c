@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where a trial's monitor comes from and what becomes of it: a new process for
+ * each trial, or (in place) one whose machine is rolled back.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "trial/runner.h"
+
+/* A monitor answers at once; this is generous. */
+#define STATS_WAIT_MS 2000
+
+void trial_vm_init(struct trial_vm *vm)
+{
+    *vm = (struct trial_vm){.console_fd = -1};
+}
+
+void trial_vm_fini(struct trial_vm *vm)
+{
+    monitor_free(vm->monitor);
+    io_close(&vm->console_fd);
+    trial_vm_init(vm);
+}
+
+static int start_monitor(struct runner *r)
+{
+    struct monitor_names names = machine_names(r->machine);
+    struct failure *f = &r->result->failure;
+    int ret = monitor_spawn(&r->monitor, f);
+
+    r->machine->config.track_dirty = r->spec->vm != NULL;
+    if (ret == 0)
+        ret = monitor_build(r->monitor, &r->machine->config, &names, f);
+    vm_config_fini(&r->machine->config);
+    if (ret == 0)
+        ret = runner_prove(r);
+    if (ret != 0)
+        return ret;
+    ret = monitor_start(r->monitor);
+    if (ret != 0)
+        failure_set(f, "monitor_died", "microsbx-vmm", NULL,
+                    "the monitor ended before the guest ran");
+    return ret;
+}
+
+/* The machine of the trial before, paused and rolled back: goes on. */
+static int continue_machine(struct runner *r)
+{
+    struct trial_vm *vm = r->spec->vm;
+    struct trial_result *result = r->result;
+    int ret;
+
+    r->monitor = vm->monitor;
+    r->console_fd = vm->console_fd;
+    vm->monitor = NULL;
+    vm->console_fd = -1;
+    /* Whoever looks has run a guest before. */
+    result->proof.exposed = true;
+    ret = runner_prove(r);
+    if (ret == 0)
+        ret = monitor_resume(r->monitor, &result->failure);
+    if (ret != 0)
+        return ret;
+    result->running_ns = io_now_ns();
+    r->facts->guest_ran = true;
+    return 0;
+}
+
+int runner_take_monitor(struct runner *r)
+{
+    struct trial_vm *vm = r->spec->vm;
+    int ret;
+
+    if (!vm || !vm->monitor)
+        return start_monitor(r);
+    vm_config_fini(&r->machine->config);
+    ret = continue_machine(r);
+    if (ret == 0)
+        return 0;
+    /* Nothing of this trial has run: the next gets a new monitor. */
+    monitor_free(r->monitor);
+    r->monitor = NULL;
+    return ret;
+}
+
+/* The counters once more, as the end of the machine would tell them. */
+static void ask_for_stats(struct runner *r)
+{
+    uint64_t deadline = io_now_ns() + STATS_WAIT_MS * 1000000ull;
+
+    r->stats_seen = false;
+    if (monitor_request_stats(r->monitor) != 0)
+        return;
+    while (!r->stats_seen && !r->machine_ended && io_now_ns() < deadline) {
+        struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
+
+        if (poll(&p, 1, STATS_WAIT_MS) > 0)
+            runner_on_monitor(r);
+    }
+}
+
+/* Nothing went wrong that could be the monitor's, or the machine's end. */
+static bool may_go_on(const struct runner *r)
+{
+    const struct outcome_facts *facts = r->facts;
+
+    return r->spec->vm && !r->machine_ended && !facts->monitor_fault &&
+           !facts->host_failed && !facts->cancelled && !facts->protocol_broken;
+}
+
+bool runner_leave_monitor(struct runner *r)
+{
+    struct trial_vm *vm = r->spec->vm;
+    struct failure f = {0};
+
+    if (!may_go_on(r))
+        return false;
+    ask_for_stats(r);
+    if (!r->stats_seen || !may_go_on(r) || monitor_pause(r->monitor, &f) != 0)
+        return false;
+    r->result->has_stats = true;
+    if (r->client && r->facts->timed_out)
+        runner_agent_process(r, POLLIN);
+    if (monitor_rollback(r->monitor, &r->result->rollback, &f) != 0)
+        return false; /* it can do no more than end */
+    r->result->rolled_back = true;
+    vm->monitor = r->monitor;
+    vm->console_fd = r->console_fd;
+    r->monitor = NULL;
+    r->console_fd = -1;
+    return true;
+}
