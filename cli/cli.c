@@ -10,10 +10,14 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "base/text.h"
+
 const struct verb *const *cli_verbs(void)
 {
     static const struct verb *const VERBS[] = {
-        &VERB_DOCTOR, &VERB_RUN, &VERB_SNAPSHOT, &VERB_BOOT, &VERB_IMAGE, NULL,
+        &VERB_DOCTOR, &VERB_RUN,  &VERB_SNAPSHOT, &VERB_BOOT, &VERB_EXEC,
+        &VERB_CP,     &VERB_LOGS, &VERB_PS,       &VERB_STOP, &VERB_KILL,
+        &VERB_WAIT,   &VERB_RM,   &VERB_IMAGE,    NULL,
     };
 
     return VERBS;
@@ -31,6 +35,22 @@ int cli_parse(const struct verb *verb, int argc, char **argv,
         return 0;
     }
     return -1;
+}
+
+int cli_need_names(const struct options *options, int min, int max,
+                   struct failure *f)
+{
+    int count = options->positional_count;
+
+    if (count >= min && count <= max)
+        return 0;
+    if (count < min)
+        failure_set(f, "usage", "NAME", "microsbx ps lists the machines",
+                    "there is no machine named");
+    else
+        failure_set(f, "usage", options->positional[max], "leave it out",
+                    "'%s' is one word too many", options->positional[max]);
+    return -EINVAL;
 }
 
 int cli_fail(const struct verb *verb, const struct failure *failure)
@@ -71,6 +91,26 @@ bool cli_signal_pending(int fd)
     struct pollfd p = {.fd = fd, .events = POLLIN};
 
     return poll(&p, 1, 0) > 0;
+}
+
+void cli_show_console(const uint8_t *bytes, size_t len)
+{
+    const uint8_t *end = bytes + len;
+
+    if (len == 0)
+        return;
+    fputs("  the end of the guest's console:\n", stderr);
+    while (bytes < end) {
+        const uint8_t *stop = memchr(bytes, '\n', (size_t)(end - bytes));
+        size_t line = (size_t)((stop ? stop : end) - bytes);
+        char shown[512];
+
+        while (line > 0 && bytes[line - 1] == '\r')
+            line--;
+        text_escape(bytes, line, shown, sizeof(shown));
+        fprintf(stderr, "  | %s\n", shown);
+        bytes = stop ? stop + 1 : end;
+    }
 }
 
 bool cli_is_terminal(FILE *stream)

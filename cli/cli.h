@@ -7,6 +7,8 @@
 #define MICROSBX_CLI_CLI_H
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 
 #include "base/failure.h"
@@ -23,10 +25,18 @@ enum {
 };
 
 extern const struct verb VERB_BOOT;
+extern const struct verb VERB_CP;
 extern const struct verb VERB_DOCTOR;
+extern const struct verb VERB_EXEC;
 extern const struct verb VERB_IMAGE;
+extern const struct verb VERB_KILL;
+extern const struct verb VERB_LOGS;
+extern const struct verb VERB_PS;
+extern const struct verb VERB_RM;
 extern const struct verb VERB_RUN;
 extern const struct verb VERB_SNAPSHOT;
+extern const struct verb VERB_STOP;
+extern const struct verb VERB_WAIT;
 
 /* All verbs, NULL-ended. */
 const struct verb *const *cli_verbs(void);
@@ -37,6 +47,13 @@ const struct verb *const *cli_verbs(void);
  */
 int cli_parse(const struct verb *verb, int argc, char **argv,
               struct options *ret_options);
+
+/*
+ * Checks how many words beside options there are: 0, or -EINVAL with *f filled
+ * (names of machines are wanted, or nothing is).
+ */
+int cli_need_names(const struct options *options, int min, int max,
+                   struct failure *f) __attribute__((warn_unused_result));
 
 /* Prints "microsbx VERB: message" and the remedy to stderr; returns 125. */
 int cli_fail(const struct verb *verb, const struct failure *failure);
@@ -51,6 +68,9 @@ int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
 
 /* True if one of them has come; it stays to be read. */
 bool cli_signal_pending(int fd);
+
+/* The end of a guest's console to stderr, harmless for a terminal. */
+void cli_show_console(const uint8_t *bytes, size_t len);
 
 /* True if colours and moving lines are welcome on this stream. */
 bool cli_is_terminal(FILE *stream);

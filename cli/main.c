@@ -8,7 +8,7 @@
 
 static int unknown_verb(const char *word)
 {
-    const char *names[16];
+    const char *names[32];
     const char *near;
     size_t count = 0;
 

@@ -12,7 +12,7 @@
 #include "base/failure.h"
 
 #define OPTION_VALUES_MAX 512u /* options on one command line */
-#define OPTION_GROUPS_MAX 4u
+#define OPTION_GROUPS_MAX 6u
 
 struct option_spec {
     const char *name; /* long name, without dashes */

@@ -14,7 +14,7 @@
 
 #define ENV_FILE_MAX (256u * 1024u)
 
-static const struct option_spec SPECS[] = {
+static const struct option_spec COMMAND_SPECS[] = {
     {"env", 'e', "NAME=VALUE", true,
      "Environment variable; NAME alone passes this process's value on."},
     {"env-file", 0, "FILE", false,
@@ -26,8 +26,25 @@ static const struct option_spec SPECS[] = {
     {"interactive", 'i', NULL, false,
      "Pass standard input on. Without it the command's input is empty."},
     {"tty", 't', NULL, false, "Give the command a terminal; implies -i."},
+    {"output-limit", 0, "SIZE", false,
+     "Bytes kept of each output stream; the rest is counted. Default 10M."},
+    {"pids-limit", 0, "N", false, "Processes in the guest. Default 512."},
+    {"json", 0, "FILE|-", false,
+     "Write the result as one line of JSON; - is standard output and needs "
+     "--stdout."},
+    {"stdout", 0, "FILE|none", false, "Where the command's output goes."},
+    {"stderr", 0, "FILE|none", false, "Where its errors go."},
+    {"exit-code", 0, "json", false,
+     "Exit with 0 once the JSON is written, whatever the command did."},
+    {NULL, 0, NULL, false, NULL},
+};
+
+const struct option_group COMMAND_OPTIONS = {"Command options", COMMAND_SPECS};
+
+static const struct option_spec TRIAL_SPECS[] = {
     {"timeout", 0, "DURATION", false,
-     "Wall-clock limit of the command, by the host's clock. Default 10m."},
+     "Wall-clock limit of the command, by the host's clock. Default 10m, and "
+     "none with -d."},
     {"ready-timeout", 0, "DURATION", false,
      "How long the machine may take to boot. Default 180s."},
     {"cpu-time", 0, "DURATION", false,
@@ -36,21 +53,11 @@ static const struct option_spec SPECS[] = {
      "Copy a file of this host into the guest before the command runs."},
     {"get", 0, "SRC:DST", true,
      "Copy a file of the guest to this host after the command ended."},
-    {"output-limit", 0, "SIZE", false,
-     "Bytes kept of each output stream; the rest is counted. Default 10M."},
-    {"pids-limit", 0, "N", false, "Processes in the guest. Default 512."},
     {"on-limit", 0, "KIND=note|end", true,
      "What happens when a limit is touched. KIND: output or disk (default "
      "note), pids or memory (default end)."},
-    {"json", 0, "FILE|-", false,
-     "Write the result as one line of JSON; - is standard output and needs "
-     "--stdout."},
-    {"stdout", 0, "FILE|none", false, "Where the command's output goes."},
-    {"stderr", 0, "FILE|none", false, "Where its errors go."},
     {"events", 0, "FILE", false,
      "Write what happens, as it happens, one JSON object a line."},
-    {"exit-code", 0, "json", false,
-     "Exit with 0 once the JSON is written, whatever the command did."},
     {"no-agent", 0, NULL, false,
      "The guest itself (a test kernel, a unikernel: --kernel) is the trial, "
      "without COMMAND. Its console is the output; power-off is status 0; a "
@@ -60,7 +67,7 @@ static const struct option_spec SPECS[] = {
     {NULL, 0, NULL, false, NULL},
 };
 
-const struct option_group TRIAL_OPTIONS = {"Trial options", SPECS};
+const struct option_group TRIAL_OPTIONS = {"Trial options", TRIAL_SPECS};
 
 static int fail_usage(const char *option, const char *value, const char *why,
                       const char *remedy, struct failure *f)
@@ -260,11 +267,12 @@ static int read_on_limit(struct trial_spec *s, const char *value,
 static int read_limits(const struct options *options, struct trial_spec *s,
                        struct failure *f)
 {
-    unsigned long long timeout = TRIAL_TIMEOUT_DEFAULT_MS;
+    unsigned long long timeout = s->timeout_ms;
     unsigned long long ready = TRIAL_READY_TIMEOUT_MS;
     unsigned long long cpu = 0, output = TRIAL_OUTPUT_LIMIT_DEFAULT;
     unsigned long long pids = TRIAL_PIDS_LIMIT_DEFAULT;
     const char *value;
+    bool zero;
     int ret = options_get_duration_ms(options, "timeout", &timeout, f);
 
     if (ret == 0)
@@ -275,8 +283,9 @@ static int read_limits(const struct options *options, struct trial_spec *s,
         ret = options_get_size(options, "output-limit", &output, f);
     if (ret == 0)
         ret = options_get_number(options, "pids-limit", 1, 1000000, &pids, f);
-    if (ret == 0 && (timeout == 0 || ready == 0))
-        ret = fail_usage(timeout == 0 ? "timeout" : "ready-timeout", "0",
+    zero = options_has(options, "timeout") && timeout == 0;
+    if (ret == 0 && (zero || ready == 0))
+        ret = fail_usage(zero ? "timeout" : "ready-timeout", "0",
                          "would end every trial at once",
                          "give a longer duration", f);
     for (size_t i = 0;
@@ -295,12 +304,6 @@ static int read_command(const struct options *options, struct run_options *run,
 {
     size_t count = (size_t)options->positional_count;
 
-    if (count == 0) {
-        failure_set(f, "usage", "COMMAND",
-                    "microsbx run --image python -- python3 -c 'print(1)'",
-                    "there is no command to run");
-        return -EINVAL;
-    }
     run->argv = calloc(count + 1, sizeof(*run->argv));
     if (!run->argv)
         return fail_usage("", "COMMAND", "does not fit into memory", NULL, f);
@@ -389,14 +392,12 @@ int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f)
 {
     struct trial_spec *s = &ret->spec;
-    /* Whether a process that waits there may do without, is seen later. */
-    bool optional = options_has(options, "snapshot");
     int error = run_options_read_inputs(options, ret, f);
 
     s->no_agent = options_has(options, "no-agent");
     if (error == 0 && s->no_agent)
         error = check_no_agent(options, f);
-    else if (error == 0 && (options->positional_count > 0 || !optional))
+    else if (error == 0 && options->positional_count > 0)
         error = read_command(options, ret, f);
     if (error == 0)
         error = read_limits(options, s, f);
@@ -434,6 +435,15 @@ int run_options_add_manifest(struct run_options *run,
                              struct failure *f)
 {
     return add_defaults(run, m->env, m->user, m->workdir, f);
+}
+
+int run_options_need_command(const struct run_options *run, const char *example,
+                             struct failure *f)
+{
+    if (run->spec.argv)
+        return 0;
+    failure_set(f, "usage", "COMMAND", example, "there is no command to run");
+    return -EINVAL;
 }
 
 void run_options_fini(struct run_options *run)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The trial options of `run`, read into a struct trial_spec and the lists it
- * borrows from.
+ * The options of `run` and `exec` about a command, and those of `run` about a
+ * trial, read into a struct trial_spec and the lists it borrows from.
  */
 #ifndef MICROSBX_CLI_RUN_OPTIONS_H
 #define MICROSBX_CLI_RUN_OPTIONS_H
@@ -11,7 +11,8 @@
 
 #define RUN_ENV_MAX 1024u
 
-extern const struct option_group TRIAL_OPTIONS;
+extern const struct option_group COMMAND_OPTIONS; /* of run and exec */
+extern const struct option_group TRIAL_OPTIONS;   /* of run */
 
 /* What a trial_spec borrows; freed by run_options_fini. */
 struct run_options {
@@ -28,8 +29,9 @@ struct run_options {
 };
 
 /*
- * Reads everything but the image's defaults. On failure 0 is not returned, *f
- * is filled, and run_options_fini is still to be called.
+ * Reads everything but the image's defaults; spec.timeout_ms is kept where the
+ * options say nothing, and spec.argv is NULL without a command. On failure 0
+ * is not returned, *f is filled, and run_options_fini is still to be called.
  */
 int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f) __attribute__((warn_unused_result));
@@ -38,6 +40,11 @@ int run_options_read_inputs(const struct options *options,
                             struct run_options *ret, struct failure *f)
     __attribute__((warn_unused_result));
 void run_options_fini(struct run_options *run);
+
+/* 0 if there is a command, else -EINVAL; the example is the remedy. */
+int run_options_need_command(const struct run_options *run, const char *example,
+                             struct failure *f)
+    __attribute__((warn_unused_result));
 
 /* Adds the image's environment, user and folder where none was given. */
 int run_options_add_image(struct run_options *run, const struct image *image,

@@ -80,6 +80,19 @@ static void set_limits(struct cgroup_tree *tree)
         (void)!sysfile_write_u64(tree->base_fd, "agent/memory.min", AGENT_MIN);
 }
 
+/* Removes those that are empty by now. */
+static void sweep_left(struct cgroup_tree *tree)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < tree->left_count; i++) {
+        if (unlinkat(tree->work_fd, tree->left[i], AT_REMOVEDIR) < 0 &&
+            errno == EBUSY)
+            memmove(tree->left[kept++], tree->left[i], CGROUP_NAME_MAX);
+    }
+    tree->left_count = kept;
+}
+
 int cgroup_tree_open(struct cgroup_tree *tree, const char *base,
                      uint64_t available)
 {
@@ -108,8 +121,10 @@ out_close:
 
 void cgroup_tree_close(struct cgroup_tree *tree)
 {
-    if (tree->work_fd >= 0)
+    if (tree->work_fd >= 0) {
+        sweep_left(tree);
         unlinkat(tree->work_fd, "files", AT_REMOVEDIR);
+    }
     if (tree->base_fd >= 0)
         unlinkat(tree->base_fd, "work", AT_REMOVEDIR);
     sysfile_close(&tree->files_fd);
@@ -148,12 +163,23 @@ int cgroup_limit(const struct cgroup_tree *tree, const struct cgroup *cgroup,
     return ret;
 }
 
+int cgroup_leave(struct cgroup_tree *tree, struct cgroup *cgroup)
+{
+    sweep_left(tree);
+    if (tree->left_count == CGROUP_LEFT_MAX)
+        return -EBUSY;
+    memcpy(tree->left[tree->left_count++], cgroup->name, CGROUP_NAME_MAX);
+    sysfile_close(&cgroup->fd);
+    return 0;
+}
+
 int cgroup_create(struct cgroup_tree *tree, uint64_t memory_max,
                   uint32_t pids_max, struct cgroup *ret_cgroup)
 {
     struct cgroup cgroup = {.fd = -1};
     int ret;
 
+    sweep_left(tree);
     /* Never a number twice: one that could not be removed stays behind. */
     snprintf(cgroup.name, sizeof(cgroup.name), "x%u", tree->serial++);
     if (mkdirat(tree->work_fd, cgroup.name, 0755) < 0)

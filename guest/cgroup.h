@@ -18,17 +18,22 @@
 #include <stdint.h>
 
 #define CGROUP_PIDS_DEFAULT 512u
+#define CGROUP_LEFT_MAX 256u /* execs that left processes behind */
+#define CGROUP_NAME_MAX 16u  /* with its NUL */
 
 struct cgroup_tree {
     int base_fd, work_fd, files_fd; /* directories, owned */
     bool has_memory, has_pids;      /* limits that are enforced */
     uint64_t work_max;              /* bytes for all workloads together */
     uint32_t serial;                /* of the next exec's cgroup */
+    /* Cgroups without a handle, in which processes go on. */
+    char left[CGROUP_LEFT_MAX][CGROUP_NAME_MAX];
+    uint32_t left_count;
 };
 
 struct cgroup {
     int fd; /* its directory, owned; -1: none */
-    char name[16];
+    char name[CGROUP_NAME_MAX];
 };
 
 struct cgroup_usage {
@@ -79,6 +84,13 @@ void cgroup_read_usage(const struct cgroup *cgroup,
 void cgroup_read_usage_since(const struct cgroup *cgroup,
                              const struct cgroup_usage *before,
                              struct cgroup_usage *ret_usage);
+
+/*
+ * Lets its processes go on without a handle; it is removed some time after the
+ * last of them. Nothing is changed if CGROUP_LEFT_MAX are left already: -EBUSY.
+ */
+int cgroup_leave(struct cgroup_tree *tree, struct cgroup *cgroup)
+    __attribute__((warn_unused_result));
 
 /* Removes it; -EBUSY (and nothing changed) while it is populated. */
 int cgroup_remove(const struct cgroup_tree *tree, struct cgroup *cgroup);

@@ -234,6 +234,7 @@ static int exec_start(struct handle *h, struct agent *agent)
         goto out_free;
     h->state = HANDLE_START;
     h->note_pids = (request->flags & PROTO_EXEC_NOTE_PIDS) != 0;
+    h->leave = (request->flags & PROTO_EXEC_LEAVE) != 0;
     if (request->timeout_ms &&
         request->timeout_ms < HANDLE_NO_TIME - h->started_ms)
         h->deadline_ms = h->started_ms + request->timeout_ms;
@@ -304,6 +305,7 @@ void exec_cancel(struct handle *h)
         return;
     }
     h->exit_flags |= PROTO_EXIT_CANCELLED;
+    h->leave = false;
     handle_kill(h);
 }
 
@@ -373,6 +375,7 @@ static void check_deadline(struct handle *h, uint64_t now_ms)
         return;
     h->deadline_ms = HANDLE_NO_TIME;
     h->exit_flags |= PROTO_EXIT_TIMED_OUT;
+    h->leave = false;
     handle_kill(h);
 }
 
@@ -393,7 +396,8 @@ static void step_run(struct handle *h, const struct agent *agent,
     if (cgroup_is_populated(&h->cgroup) &&
         !(h->exit_flags & (PROTO_EXIT_TIMED_OUT | PROTO_EXIT_CANCELLED)))
         h->exit_flags |= PROTO_EXIT_LEFTOVERS;
-    handle_kill(h);
+    if (!h->leave)
+        handle_kill(h);
     inlet_shut(&h->in);
 }
 
@@ -401,7 +405,7 @@ static void pump_output(struct handle *h, struct conn *conn, uint64_t now_ms)
 {
     /* What is being killed takes its time to let go of the pipes: a large
        process must be torn down first. Bounded by kill_ms. */
-    if (h->state == HANDLE_DRAIN && now_ms < h->kill_ms &&
+    if (h->state == HANDLE_DRAIN && now_ms < h->kill_ms && !h->leave &&
         cgroup_is_populated(&h->cgroup))
         h->drain_ms = now_ms + EXEC_DRAIN_MS;
     for (size_t i = 0; i < 2; i++) {
@@ -421,7 +425,7 @@ static bool is_cleared(struct handle *h, bool output, uint64_t now_ms)
 {
     if (h->pid > 0 && !h->reaped)
         return false;
-    if (cgroup_is_populated(&h->cgroup)) {
+    if (!h->leave && cgroup_is_populated(&h->cgroup)) {
         if (now_ms < h->kill_ms)
             return false;
         h->exit_flags |= PROTO_EXIT_UNKILLED;
@@ -478,6 +482,10 @@ static bool finish(struct handle *h, struct agent *agent, struct conn *conn)
             put_exit(h, &w);
         conn_commit(conn, &w);
     }
+    /* One too many to be left is not: what lives in it is killed. */
+    if (h->leave && cgroup_remove(&agent->cgroups, &h->cgroup) != 0 &&
+        cgroup_leave(&agent->cgroups, &h->cgroup) != 0)
+        handle_kill(h);
     (void)!cgroup_remove(&agent->cgroups, &h->cgroup);
     return true;
 }
@@ -522,7 +530,8 @@ uint64_t exec_due_ms(const struct handle *h, uint64_t now_ms)
             due = h->sample_ms;
     } else if (handle_is_waiting(h)) {
         due = HANDLE_NO_TIME;
-    } else if (h->state == HANDLE_DRAIN && cgroup_is_populated(&h->cgroup)) {
+    } else if (h->state == HANDLE_DRAIN && !h->leave &&
+               cgroup_is_populated(&h->cgroup)) {
         due = now_ms + KILL_POLL_MS; /* nothing wakes us when it empties */
     } else if (h->state == HANDLE_DRAIN &&
                (h->out[0].fd >= 0 || h->out[1].fd >= 0)) {

@@ -76,6 +76,7 @@ struct handle {
     uint64_t deadline_ms;       /* the request's timeout */
     uint64_t sample_ms;         /* next look at disk and processes */
     bool note_pids;             /* the process limit does not end it */
+    bool leave;                 /* what outlives its process goes on */
     bool warm;                  /* can be attached as an orphan that stays */
     struct cgroup_usage before; /* what it had used when it was attached */
     uint64_t drain_ms;          /* output is waited for until then */

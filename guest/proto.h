@@ -158,7 +158,8 @@ struct proto_header {
 #define PROTO_FEATURES_LIMITS 0xfu       /* all of the above */
 #define PROTO_FEATURE_SNAPSHOT (1u << 4) /* QUIESCE and what follows it */
 #define PROTO_FEATURE_PARKED (1u << 5)   /* RESTORE has to come first */
-#define PROTO_FEATURES_KNOWN 0x3fu
+#define PROTO_FEATURE_LEAVE (1u << 6)    /* PROTO_EXEC_LEAVE */
+#define PROTO_FEATURES_KNOWN 0x7fu
 
 struct proto_hello {
     uint16_t version;
@@ -173,7 +174,8 @@ struct proto_hello {
 #define PROTO_EXEC_NEW_PRIVS (1u << 2) /* set-uid programs work for users */
 #define PROTO_EXEC_NOTE_PIDS (1u << 3) /* its limit touched: go on */
 #define PROTO_EXEC_WARM (1u << 4)      /* with STDIN and without TTY */
-#define PROTO_EXEC_FLAGS_KNOWN 0x1fu
+#define PROTO_EXEC_LEAVE (1u << 5)     /* what outlives it goes on */
+#define PROTO_EXEC_FLAGS_KNOWN 0x3fu
 
 struct proto_exec_open {
     uint32_t flags;
@@ -211,7 +213,7 @@ struct proto_exec_failed {
 #define PROTO_EXIT_OOM (1u << 1)       /* the kernel killed for memory */
 #define PROTO_EXIT_PIDS (1u << 2)      /* a fork was refused by the limit */
 #define PROTO_EXIT_DISK_FULL (1u << 3) /* no room was left on scratch */
-#define PROTO_EXIT_LEFTOVERS (1u << 4) /* processes outlived it: killed */
+#define PROTO_EXIT_LEFTOVERS (1u << 4) /* outlived it: killed, or left */
 #define PROTO_EXIT_UNDRAINED (1u << 5) /* output was still open: cut off */
 #define PROTO_EXIT_UNKILLED (1u << 6)  /* a process could not be killed */
 #define PROTO_EXIT_CANCELLED (1u << 7) /* killed by CANCEL */

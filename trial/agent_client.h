@@ -87,6 +87,7 @@ struct agent_exec_request {
     bool open_stdin;         /* else stdin is /dev/null */
     bool allow_new_privs;    /* set-uid programs work for a user */
     bool pids_note;          /* touching pids_max does not end it */
+    bool leave;              /* processes that outlive it go on */
     bool warm;               /* stays for agent_client_attach; opens stdin */
 };
 

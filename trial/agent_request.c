@@ -146,6 +146,8 @@ static int make_exec_open(const struct agent_exec_request *request,
         m->flags |= PROTO_EXEC_NEW_PRIVS;
     if (request->pids_note)
         m->flags |= PROTO_EXEC_NOTE_PIDS;
+    if (request->leave)
+        m->flags |= PROTO_EXEC_LEAVE;
     m->rows = request->rows;
     m->cols = request->cols;
     m->timeout_ms = request->timeout_ms;
@@ -211,6 +213,9 @@ int agent_client_exec(struct agent_client *client,
     if (request->warm && !(client->features & PROTO_FEATURE_SNAPSHOT))
         return -EOPNOTSUPP;
     ret = make_exec_open(request, &argv, &env, &m);
+    /* An agent of the past kills what is left, and says so. */
+    if (!(client->features & PROTO_FEATURE_LEAVE))
+        m.flags &= ~PROTO_EXEC_LEAVE;
     if (ret == 0)
         ret = send_exec(client, h->id, &m, &argv, &env);
     if (ret)

@@ -43,7 +43,8 @@ struct outcome outcome_decide(const struct outcome_facts *f)
     if (f->host_failed)
         return host(OUTCOME_INFRA_UNKNOWN, f->cause);
     if (f->timed_out)
-        return host(OUTCOME_TIMEOUT, f->cause);
+        return f->timed_out_by_guest ? guest(OUTCOME_TIMEOUT, f->cause)
+                                     : host(OUTCOME_TIMEOUT, f->cause);
     if (f->ended_by != LIMIT_NONE)
         return by_limit(f);
     if (f->guest_panic)

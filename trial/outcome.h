@@ -39,12 +39,13 @@ enum limit_kind {
 
 /* What was seen. All false at the start. */
 struct outcome_facts {
-    bool guest_ran;        /* the monitor said RUNNING */
-    bool workload_may_run; /* the exec request was sent */
-    bool monitor_fault;    /* it crashed, lied, or KVM failed in it */
-    bool host_failed;      /* the host did it: disk full, SIGKILL, ... */
-    bool cancelled;        /* SIGINT, SIGTERM, closed output */
-    bool timed_out;        /* by the host's clock */
+    bool guest_ran;          /* the monitor said RUNNING */
+    bool workload_may_run;   /* the exec request was sent */
+    bool monitor_fault;      /* it crashed, lied, or KVM failed in it */
+    bool host_failed;        /* the host did it: disk full, SIGKILL, ... */
+    bool cancelled;          /* SIGINT, SIGTERM, closed output */
+    bool timed_out;          /* by the host's clock, or else ... */
+    bool timed_out_by_guest; /* ... by the agent's */
     enum limit_kind ended_by;
     bool limit_by_host; /* ended_by is the host's finding */
     bool guest_panic;

@@ -10,22 +10,13 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "base/text.h"
 #include "trial/host.h"
+#include "trial/json_text.h"
+#include "trial/machine_record.h"
 
-/* Text that may hold anything: invalid UTF-8 is shown escaped. */
 static json_t *text(const char *s)
 {
-    char shown[4096];
-    json_t *value;
-
-    if (!s)
-        return json_null();
-    value = json_string(s);
-    if (value)
-        return value;
-    text_escape(s, strlen(s), shown, sizeof(shown));
-    return json_string(shown);
+    return json_text(s);
 }
 
 static json_t *milliseconds(uint64_t from, uint64_t to)
@@ -171,7 +162,9 @@ static json_t *limits_object(const struct trial_spec *spec,
     json_t *o = json_object();
 
     json_object_set_new(o, "timeout_ms",
-                        json_integer((json_int_t)spec->timeout_ms));
+                        spec->timeout_ms
+                            ? json_integer((json_int_t)spec->timeout_ms)
+                            : json_null());
     json_object_set_new(o, "cpu_time_ms",
                         spec->cpu_time_ms
                             ? json_integer((json_int_t)spec->cpu_time_ms)
@@ -206,6 +199,11 @@ static json_t *text_list(char *const *words)
     return list;
 }
 
+static const char *text_or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+
 /* What the trial started from: an image, or a snapshot (and its image). */
 static json_t *baseline_object(const struct trial_result *r,
                                const struct trial_spec *spec,
@@ -216,7 +214,8 @@ static json_t *baseline_object(const struct trial_result *r,
     const struct snapshot_manifest *m = snapshot ? &snapshot->manifest : NULL;
     const char *name = image ? image->name : NULL;
     const char *sha256 = image ? image->rootfs.sha256 : NULL;
-    const char *kernel = r->kernel_release[0] ? r->kernel_release : NULL;
+    const char *kernel = text_or_null(r->kernel_release);
+    const char *id = snapshot ? snapshot->id : NULL;
     json_t *o = json_object();
     char cpu[64];
 
@@ -225,9 +224,15 @@ static json_t *baseline_object(const struct trial_result *r,
         name = m->image_name;
         sha256 = m->disk_count > 0 ? m->disks[0].sha256 : NULL;
     }
+    if (spec->live) {
+        name = text_or_null(spec->live->image);
+        sha256 = text_or_null(spec->live->image_sha256);
+        kernel = text_or_null(spec->live->kernel);
+        id = text_or_null(spec->live->snapshot);
+    }
     json_object_set_new(o, "image", text(name));
     json_object_set_new(o, "image_sha256", text(sha256));
-    json_object_set_new(o, "snapshot", text(snapshot ? snapshot->id : NULL));
+    json_object_set_new(o, "snapshot", text(id));
     json_object_set_new(o, "warmup", m ? text_list(m->warmup) : json_null());
     json_object_set_new(o, "kernel", text(kernel));
     json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
@@ -312,8 +317,10 @@ static void set_snapshot_fields(json_t *o, const struct trial_result *r,
     json_object_set_new(
         o, "checked",
         text(restore ? snapshot_check_name(restore->snapshot->checked) : NULL));
+    /* A command in a long-lived machine finds what others left there. */
     json_object_set_new(o, "reset",
-                        text(!restore   ? "boot"
+                        text(spec->live ? "none"
+                             : !restore ? "boot"
                              : spec->vm ? "in-place"
                                         : "process"));
     json_object_set_new(o, "proof", proof_object(&r->proof));
@@ -376,6 +383,8 @@ char *result_to_json(const struct trial_result *r,
     set_snapshot_fields(o, r, spec);
     json_object_set_new(o, "brokers", json_array());
     json_object_set_new(o, "violations", violations_list(r));
+    json_object_set_new(o, "machine",
+                        text(spec->live ? spec->live->name : NULL));
     line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
                              JSON_REAL_PRECISION(12));
     json_decref(o);

@@ -3,6 +3,7 @@
 #include "trial/runner.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,6 +17,7 @@
 #include "base/io.h"
 #include "base/text.h"
 #include "trial/host.h"
+#include "trial/keeper_runner.h"
 
 #define MS 1000000ull /* nanoseconds */
 #define STATS_EVERY_NS (200 * MS)
@@ -120,13 +122,29 @@ size_t runner_add_output(struct runner *r, struct output *o, const void *bytes,
     return disposed;
 }
 
-static void cancel(struct runner *r, const char *cause, const char *message)
+void runner_cancel(struct runner *r, const char *cause, const char *message)
 {
     r->facts->cancelled = true;
     r->facts->cause = cause;
     failure_set(&r->result->failure, cause, "", NULL, "%s", message);
     runner_event(r, "cancelled", cause);
     r->phase = RUNNER_OVER;
+}
+
+void runner_time_out(struct runner *r, const char *cause)
+{
+    r->facts->timed_out = true;
+    r->facts->cause = cause;
+    r->result->hit_timeout = true;
+    runner_event(r, "limit", cause ? cause : "timeout");
+    r->phase = RUNNER_OVER;
+}
+
+void runner_power_off(struct runner *r)
+{
+    runner_cancel(r, "stopped", "the machine was stopped");
+    r->phase = RUNNER_EXEC;
+    agent_client_shutdown(r->client);
 }
 
 /* ---- signals, streams, clock ---- */
@@ -148,7 +166,7 @@ static void on_signal(struct runner *r)
     }
     snprintf(message, sizeof(message), "cancelled by signal %s",
              sigabbrev_np((int)info.ssi_signo));
-    cancel(r, "signal", message);
+    runner_cancel(r, "signal", message);
 }
 
 static void on_output_ready(struct runner *r, struct output *o, uint32_t stream,
@@ -161,7 +179,8 @@ static void on_output_ready(struct runner *r, struct output *o, uint32_t stream,
     if (n > 0)
         runner_consumed(r, stream, (size_t)n);
     if (n == -EPIPE)
-        cancel(r, "output_closed", "cancelled: the reader of the output left");
+        runner_cancel(r, "output_closed",
+                      "cancelled: the reader of the output left");
     else if (n == -ENOSPC || n == -EDQUOT)
         runner_fail(r, "host_disk_full", sink->file ? sink->file : name,
                     "make room", "cannot write the workload's output to %s: %s",
@@ -205,11 +224,7 @@ static void on_file_timeout(struct runner *r)
                     (unsigned long long)runner_file_ms(r));
         return;
     }
-    r->facts->timed_out = true;
-    r->facts->cause = "files";
-    r->result->hit_timeout = true;
-    runner_event(r, "limit", "files");
-    r->phase = RUNNER_OVER;
+    runner_time_out(r, "files");
 }
 
 static void on_clock(struct runner *r, uint64_t now)
@@ -221,10 +236,7 @@ static void on_clock(struct runner *r, uint64_t now)
                     "the guest's agent did not answer within %llu s",
                     (unsigned long long)(r->spec->ready_ms / 1000));
     } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
-        r->facts->timed_out = true;
-        r->result->hit_timeout = true;
-        runner_event(r, "limit", "timeout");
-        r->phase = RUNNER_OVER;
+        runner_time_out(r, NULL);
     } else if (r->file_deadline_ns != 0 && now >= r->file_deadline_ns) {
         on_file_timeout(r);
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
@@ -240,14 +252,15 @@ static void on_clock(struct runner *r, uint64_t now)
         monitor_request_stats(r->monitor);
         r->stats_at_ns = now + STATS_EVERY_NS;
     }
+    keeper_on_clock(r->spec->keeper, now);
 }
 
 /* Milliseconds until something is due by the clock, -1 for never. */
 static int next_timeout(const struct runner *r, uint64_t now)
 {
-    uint64_t due = UINT64_MAX;
+    uint64_t due = keeper_due_ns(r->spec->keeper);
 
-    if (r->phase < RUNNER_PUT)
+    if (r->phase < RUNNER_PUT && r->ready_deadline_ns < due)
         due = r->ready_deadline_ns;
     if (r->phase < RUNNER_PUT && !r->client && r->link.fd < 0 &&
         r->link.retry_ns < due)
@@ -266,7 +279,10 @@ static int next_timeout(const struct runner *r, uint64_t now)
         due = r->verdict_at_ns;
     if (due == UINT64_MAX)
         return -1;
-    return due <= now ? 0 : (int)((due - now + MS - 1) / MS);
+    if (due <= now)
+        return 0;
+    due = (due - now + MS - 1) / MS;
+    return due > INT_MAX ? INT_MAX : (int)due;
 }
 
 /* ---- the loop ---- */
@@ -332,31 +348,38 @@ static void dispatch(struct runner *r, const struct pollfd *polls)
     if (polls[SOURCE_STDOUT].revents & POLLOUT)
         on_output_ready(r, &r->out, PROTO_STDOUT, &r->spec->out);
     else if (polls[SOURCE_STDOUT].revents && r->phase != RUNNER_OVER)
-        cancel(r, "output_closed", "cancelled: the reader of the output left");
+        runner_cancel(r, "output_closed",
+                      "cancelled: the reader of the output left");
     if (polls[SOURCE_STDERR].revents & POLLOUT)
         on_output_ready(r, &r->err, PROTO_STDERR, &r->spec->err);
     else if (polls[SOURCE_STDERR].revents && r->phase != RUNNER_OVER)
-        cancel(r, "output_closed", "cancelled: the reader of the errors left");
+        runner_cancel(r, "output_closed",
+                      "cancelled: the reader of the errors left");
 }
 
 static void loop_until_over(struct runner *r)
 {
-    struct pollfd polls[SOURCE_COUNT];
+    struct pollfd polls[SOURCE_COUNT + KEEPER_POLLS_MAX];
+    struct pollfd *clients = polls + SOURCE_COUNT;
 
     while (r->phase != RUNNER_OVER) {
         uint64_t now = io_now_ns();
+        size_t count;
 
         if (!r->client && r->phase == RUNNER_CONNECT &&
             agent_link_try(&r->link, r->monitor, now) != 0)
             runner_fail(r, "host", "agent", NULL,
                         "cannot reach the guest's agent: out of descriptors");
         fill_polls(r, polls);
-        if (poll(polls, SOURCE_COUNT, next_timeout(r, now)) < 0 &&
-            errno != EINTR)
-            runner_fail(r, "host", "poll", NULL, "poll failed: %s",
-                        strerror(errno));
-        else
+        count = keeper_polls(r->spec->keeper, clients);
+        if (poll(polls, SOURCE_COUNT + count, next_timeout(r, now)) < 0) {
+            if (errno != EINTR)
+                runner_fail(r, "host", "poll", NULL, "poll failed: %s",
+                            strerror(errno));
+        } else {
             dispatch(r, polls);
+            keeper_dispatch(r->spec->keeper, clients, count);
+        }
         on_clock(r, io_now_ns());
     }
 }
@@ -472,6 +495,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     r.ready_deadline_ns = ret_result->started_ns + spec->ready_ms * MS;
     if (host_is_emulated())
         r.nudge_at_ns = ret_result->started_ns + MONITOR_NUDGE_MS * MS;
+    keeper_attach(spec->keeper, &r);
     runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
     if (prepare(&r) == 0) {
         if (spec->no_agent) {
@@ -492,6 +516,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         if (spec->no_agent && ret_result->has_stats)
             ret_result->out.dropped += ret_result->stats.console_dropped;
     }
+    keeper_detach(spec->keeper);
     runner_fini(&r);
     ret_result->end_ns = io_now_ns();
     ret_result->outcome = outcome_decide(&ret_result->facts);

@@ -10,6 +10,8 @@
  * runner_restore.c the guest that comes from a snapshot
  * runner_vm.c      the monitor: a new one, or one that is rolled back
  * runner_freeze.c  the guest that becomes one
+ *
+ * A trial with a keeper (keeper_runner.h) also serves its clients in the loop.
  */
 #ifndef MICROSBX_TRIAL_RUNNER_H
 #define MICROSBX_TRIAL_RUNNER_H
@@ -21,9 +23,6 @@
 #include "trial/agent_link.h"
 #include "trial/output.h"
 #include "trial/trial.h"
-
-/* How long one file may take on its way, unless the specification says. */
-#define RUNNER_FILE_MS 120000u
 
 enum runner_phase {
     RUNNER_CONNECT, /* the machine boots; the agent does not answer yet */
@@ -86,6 +85,16 @@ void runner_fail(struct runner *r, const char *cause, const char *object,
 
 /* The same with a failure that is known already. */
 void runner_fail_with(struct runner *r, const struct failure *f);
+
+/* Ends the trial because somebody wants it to end. */
+void runner_cancel(struct runner *r, const char *cause, const char *message);
+/* Ends the trial by the host's clock; cause may be NULL. */
+void runner_time_out(struct runner *r, const char *cause);
+/*
+ * Asks the guest to sync and power off: the trial is cancelled, whatever the
+ * guest says or does from now on, and over when the machine is.
+ */
+void runner_power_off(struct runner *r);
 
 /* One NDJSON line, if the user asked for them. */
 void runner_event(struct runner *r, const char *event, const char *detail);

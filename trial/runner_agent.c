@@ -12,6 +12,8 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "trial/exec_result.h"
+#include "trial/keeper_runner.h"
 #include "trial/runner.h"
 
 /* Ends the file in progress, with what is known of it. */
@@ -85,7 +87,7 @@ static const struct trial_file *next_file(struct runner *r)
 
 uint64_t runner_file_ms(const struct runner *r)
 {
-    return r->spec->file_ms > 0 ? r->spec->file_ms : RUNNER_FILE_MS;
+    return r->spec->file_ms > 0 ? r->spec->file_ms : TRIAL_FILE_MS;
 }
 
 /* Starts files until one is on its way; true if one is. */
@@ -109,12 +111,6 @@ static bool start_file(struct runner *r)
             fail_put(r, file, -ret, true);
     }
     return false;
-}
-
-/* What messages call the workload. */
-static const char *workload_name(const struct runner *r)
-{
-    return r->spec->argv ? r->spec->argv[0] : "the process that waits";
 }
 
 /* Asks for the command. 0 or a negative errno. */
@@ -143,15 +139,23 @@ static int request_exec(struct runner *r)
 static void start_exec(struct runner *r)
 {
     bool send = r->spec->restore && r->spec->restore->send;
-    int ret = send ? runner_attach(r) : request_exec(r);
+    int ret;
+
+    if (!r->spec->argv && !send) {
+        /* Clients of the keeper bring the commands. */
+        runner_begin_workload(r);
+        keeper_on_ready(r->spec->keeper);
+        return;
+    }
+    ret = send ? runner_attach(r) : request_exec(r);
 
     if (r->phase == RUNNER_OVER)
         return;
     if (ret != 0) {
-        runner_fail(r, "usage", workload_name(r),
+        runner_fail(r, "usage", exec_result_name(r->spec),
                     "shorten arguments, environment, user or folder",
-                    "cannot ask the guest to run %s: %s", workload_name(r),
-                    strerror(-ret));
+                    "cannot ask the guest to run %s: %s",
+                    exec_result_name(r->spec), strerror(-ret));
         return;
     }
     r->exec_live = true;
@@ -221,60 +225,36 @@ static void on_exec_started(void *arg, uint32_t id)
 {
     struct runner *r = arg;
 
-    if (id != r->exec_id)
+    if (id != r->exec_id) {
+        keeper_on_started(r->spec->keeper, id);
         return;
+    }
     runner_event(r, "started", NULL);
     runner_begin_input(r);
+    keeper_on_ready(r->spec->keeper);
 }
 
 static void on_exec_failed(void *arg, uint32_t id,
                            const struct agent_exec_failure *failure)
 {
     struct runner *r = arg;
-    const char *name = workload_name(r);
-    const char *why = strerror(failure->err);
+    struct failure why;
 
-    if (id != r->exec_id)
+    if (id != r->exec_id) {
+        keeper_on_failed(r->spec->keeper, id, failure);
         return;
+    }
     r->exec_live = false;
     r->result->exec_end_ns = io_now_ns();
-    switch (failure->reason) {
-    case PROTO_FAIL_NOT_FOUND:
-    case PROTO_FAIL_NOT_EXECUTABLE:
-        r->facts->has_status = true;
-        r->facts->exit_code = failure->exit_code;
-        r->facts->cause = failure->reason == PROTO_FAIL_NOT_FOUND
-                              ? "not_found"
-                              : "not_executable";
-        failure_set(&r->result->failure, r->facts->cause, name,
-                    failure->reason == PROTO_FAIL_NOT_FOUND
-                        ? "check the command and the image"
-                        : NULL,
-                    "cannot run %s in the guest: %s", name, why);
+    if (exec_result_failed(r->result, r->spec, failure->reason, failure->err,
+                           &why)) {
+        r->result->failure = why;
         runner_next_step(r);
         return;
-    case PROTO_FAIL_USER:
-        why = "there is no such user in the image";
-        name = r->spec->user ? r->spec->user : "(default user)";
-        break;
-    case PROTO_FAIL_CWD:
-        name = r->spec->workdir ? r->spec->workdir : "(home)";
-        break;
-    case PROTO_FAIL_NO_WARM:
-        name = r->spec->restore ? r->spec->restore->snapshot->dir : "";
-        why = "no process waits in this snapshot";
-        break;
-    case PROTO_FAIL_NO_ROOT:
-        why = "the guest has no root file system";
-        break;
-    default:
-        break;
     }
     /* Nothing of the workload has run: its exec was refused beforehand. */
     r->facts->workload_may_run = false;
-    runner_fail(r, "exec_refused", name, "check the options and the image",
-                "cannot run %s in the guest: %s: %s", workload_name(r), name,
-                why);
+    runner_fail(r, "exec_refused", why.object, why.remedy, "%s", why.message);
 }
 
 static void on_output(void *arg, uint32_t id, uint32_t stream,
@@ -282,29 +262,17 @@ static void on_output(void *arg, uint32_t id, uint32_t stream,
 {
     struct runner *r = arg;
     struct output *o = stream == PROTO_STDERR ? &r->err : &r->out;
-    size_t disposed = runner_add_output(r, o, bytes, len);
+    size_t disposed;
 
+    if (id != r->exec_id) {
+        keeper_on_output(r->spec->keeper, id, stream, bytes, len);
+        return;
+    }
+    disposed = runner_add_output(r, o, bytes, len);
     if (stream == PROTO_STDOUT && r->phase == RUNNER_EXEC)
         runner_watch_ready(r, bytes, len);
     if (disposed > 0)
         agent_client_consumed(r->client, id, stream, disposed);
-}
-
-/* Which limits the agent says were touched, and which of them ended it. */
-static void note_limits(struct runner *r, const struct proto_exec_exit *status)
-{
-    struct trial_result *result = r->result;
-
-    result->hit_memory = (status->flags & PROTO_EXIT_OOM) != 0;
-    result->hit_pids = (status->flags & PROTO_EXIT_PIDS) != 0;
-    if (status->flags & PROTO_EXIT_DISK_FULL)
-        result->hit_disk = true;
-    if (result->hit_memory && !r->spec->memory_notes)
-        r->facts->ended_by = LIMIT_MEMORY;
-    else if (result->hit_pids && !r->spec->pids_notes)
-        r->facts->ended_by = LIMIT_PIDS;
-    else if (result->hit_disk && r->spec->disk_ends)
-        r->facts->ended_by = LIMIT_DISK;
 }
 
 static void on_exec_exit(void *arg, uint32_t id,
@@ -312,18 +280,15 @@ static void on_exec_exit(void *arg, uint32_t id,
 {
     struct runner *r = arg;
 
-    if (id != r->exec_id)
+    if (id != r->exec_id) {
+        keeper_on_exit(r->spec->keeper, id, status);
         return;
+    }
     r->exec_live = false;
     r->deadline_ns = 0;
     r->stats_at_ns = 0;
     r->result->exec_end_ns = io_now_ns();
-    r->result->exit = *status;
-    r->result->has_exit = true;
-    r->facts->has_status = true;
-    r->facts->exit_code = (int)status->code;
-    r->facts->signal = (int)status->signal;
-    note_limits(r, status);
+    exec_result_exit(r->result, r->spec, status);
     runner_event(r, "exited", NULL);
     runner_next_step(r);
 }
@@ -359,8 +324,10 @@ static void on_file_done(void *arg, uint32_t id,
     const struct trial_file *file;
     int error = local_err != 0 ? local_err : (int)done->err;
 
-    if (id != r->file_id || r->file_index >= r->spec->file_count)
+    if (id != r->file_id || r->file_index >= r->spec->file_count) {
+        keeper_on_file_done(r->spec->keeper, id, done, local_err);
         return;
+    }
     file = &r->spec->files[r->file_index];
     finish_file(r, error, local_err != 0, done->bytes);
     if (error != 0 && !file->get) {
@@ -372,6 +339,16 @@ static void on_file_done(void *arg, uint32_t id,
     runner_next_step(r);
 }
 
+static void on_stdin_ready(void *arg, uint32_t id, size_t room)
+{
+    struct runner *r = arg;
+
+    /* The trial's own command is asked for room before its stdin is read. */
+    (void)room;
+    if (id != r->exec_id)
+        keeper_on_stdin_ready(r->spec->keeper, id);
+}
+
 int runner_agent_start(struct runner *r, int fd)
 {
     static const struct agent_client_ops OPS = {
@@ -379,6 +356,7 @@ int runner_agent_start(struct runner *r, int fd)
         .exec_started = on_exec_started,
         .exec_failed = on_exec_failed,
         .output = on_output,
+        .stdin_ready = on_stdin_ready,
         .exec_exit = on_exec_exit,
         .file_bytes = on_file_bytes,
         .file_done = on_file_done,
@@ -403,6 +381,11 @@ void runner_agent_process(struct runner *r, short revents)
         /* It hung up before its hello: the next attempt will tell. */
         agent_client_free(r->client);
         r->client = NULL;
+        return;
+    }
+    if (r->facts->cancelled) {
+        /* It was asked to power off, and the monitor will tell when. */
+        r->verdict_at_ns = UINT64_MAX;
         return;
     }
     r->facts->protocol_broken = true;

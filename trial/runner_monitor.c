@@ -49,8 +49,10 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     r->result->stats = e->stats;
     r->result->has_stats = true;
     r->result->machine_end = e->reason;
-    if (r->phase == RUNNER_OVER)
-        return; /* we stopped it */
+    if (r->phase == RUNNER_OVER || facts->cancelled) {
+        r->phase = RUNNER_OVER;
+        return; /* we stopped it, or asked for it */
+    }
     runner_event(r, "machine_end", monitor_exit_reason_name(e->reason));
     r->phase = RUNNER_OVER;
     if (runner_bare_status(r, e))

@@ -80,8 +80,8 @@ struct snapshot_walk {
     uint64_t bytes;       /* the file's length, which was checked */
     uint64_t data;        /* plain covers these; behind them only zeros */
     struct digest *plain; /* fed with the data; or NULL: none, no such rule */
-    bool trust_zeros; /* what is behind the data is not read, but taken for
-                         zero: gigabytes of it where holes are hidden */
+    bool trust_zeros;     /* what is behind the data is not read, but taken for
+                             zero: gigabytes of it where holes are hidden */
     const struct sparse_cancel *cancel; /* or NULL */
     /* Each chunk's leaf, in order; not 0 ends the walk. */
     int (*leaf)(void *ctx, uint64_t chunk, const uint8_t leaf[DIGEST_SIZE]);

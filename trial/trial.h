@@ -22,12 +22,16 @@
 #include "trial/proof.h"
 #include "trial/snapshot.h"
 
+struct keeper;         /* keeper.h */
+struct machine_record; /* machine_record.h */
+
 #define TRIAL_FILES_MAX 256u
 #define TRIAL_TIMEOUT_DEFAULT_MS (10u * 60u * 1000u)
 #define TRIAL_READY_TIMEOUT_MS (180u * 1000u) /* boot to the agent's hello */
 #define TRIAL_OUTPUT_LIMIT_DEFAULT ((uint64_t)10 << 20)
 #define TRIAL_PIDS_LIMIT_DEFAULT 512u
 #define TRIAL_CONSOLE_TAIL 2048u /* last bytes of the console, kept */
+#define TRIAL_FILE_MS 120000u    /* that one file may take on its way */
 #define TRIAL_FILE_LIMIT ((uint64_t)100 << 20) /* of one fetched file */
 
 /* --put SRC:DST or --get SRC:DST */
@@ -102,7 +106,10 @@ struct trial_spec {
     /* With restore: the machine is taken from here, and left here for the next
      * trial if nothing speaks against it; NULL: it ends. */
     struct trial_vm *vm;
-    /* NULL-ended; NULL without an agent, a warm-up, or with restore->send. */
+    /*
+     * NULL-ended; NULL without an agent, a warm-up, with restore->send, or for
+     * a long-lived machine that waits for its keeper's clients.
+     */
     const char *const *argv;
     const char *const *env; /* NAME=value, NULL-ended; image's included */
     const char *workdir;    /* or NULL */
@@ -110,7 +117,8 @@ struct trial_spec {
     int stdin_fd;           /* -1: the workload's stdin is empty */
     bool tty;
     uint16_t tty_rows, tty_columns;
-    uint64_t timeout_ms;   /* of the workload, by the host's clock */
+    uint64_t timeout_ms;   /* of the workload, by the host's clock; 0: none */
+    bool timeout_by_guest; /* ... or by the agent's: in a long-lived machine */
     uint64_t ready_ms;     /* boot to the agent's hello */
     uint64_t file_ms;      /* of one file in or out; 0: two minutes */
     uint64_t cpu_time_ms;  /* of all vCPUs; 0: no limit */
@@ -121,8 +129,11 @@ struct trial_spec {
     struct trial_sink out, err;
     const struct trial_file *files;
     size_t file_count;
-    int signal_fd; /* SIGINT, SIGTERM, SIGHUP, SIGWINCH arrive here */
-    FILE *events;  /* NDJSON, or NULL */
+    /* The machine there was before, in which exec ran; or NULL. */
+    const struct machine_record *live;
+    struct keeper *keeper; /* of a long-lived machine, or NULL */
+    int signal_fd;         /* SIGINT, SIGTERM, SIGHUP, SIGWINCH arrive here */
+    FILE *events;          /* NDJSON, or NULL */
     /* Called when a phase begins ("boot", "run", ...); may be NULL. */
     void (*progress)(void *ctx, const char *phase);
     void *progress_ctx;

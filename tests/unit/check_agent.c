@@ -422,6 +422,40 @@ START_TEST(test_leftovers)
 }
 END_TEST
 
+/* With `leave` they go on, without holding up the end or what comes next. */
+START_TEST(test_leave)
+{
+    const char *const argv[] = {
+        "sh", "-c", "sleep 300 >/dev/null 2>&1 & echo $! >/tmp/pid; exit 5",
+        NULL};
+    const struct agent_exec_request request = {.argv = argv, .leave = true};
+    struct rig_handle *h = agent_rig_run(&rig, &request);
+
+    ck_assert_uint_eq(h->exit.code, 5);
+    ck_assert_uint_eq(h->exit.flags, PROTO_EXIT_LEFTOVERS);
+    ck_assert_uint_lt(h->exit.wall_ms, 900);
+    h = agent_rig_sh(&rig, NULL,
+                     "kill -0 $(cat /tmp/pid) && kill -9 $(cat "
+                     "/tmp/pid); echo $?");
+    ck_assert_str_eq(h->text[0], "0\n");
+}
+END_TEST
+
+/* A timeout is a timeout all the same. */
+START_TEST(test_leave_and_timeout)
+{
+    const char *const argv[] = {
+        "sh", "-c", "setsid sleep 300 & echo $! >/tmp/pid; sleep 100", NULL};
+    const struct agent_exec_request request = {
+        .argv = argv, .timeout_ms = 300, .leave = true};
+    struct rig_handle *h = agent_rig_run(&rig, &request);
+
+    ck_assert_uint_eq(h->exit.flags, PROTO_EXIT_TIMED_OUT);
+    h = agent_rig_sh(&rig, NULL, "kill -0 $(cat /tmp/pid)");
+    ck_assert_uint_ne(h->exit.code, 0);
+}
+END_TEST
+
 /* root against its own sandbox: the agent and the next exec do not care. */
 static const char *const attacks[] = {
     "kill -9 -1; exit 3",
@@ -655,6 +689,8 @@ int main(void)
     tc = make_case("limits");
     tcase_add_test(tc, test_timeout_kills_the_tree);
     tcase_add_test(tc, test_leftovers);
+    tcase_add_test(tc, test_leave);
+    tcase_add_test(tc, test_leave_and_timeout);
     tcase_add_loop_test(tc, test_attack, 0, COUNT(attacks));
     if (features & PROTO_FEATURE_PIDS)
         tcase_add_test(tc, test_pids_limit);

@@ -62,7 +62,7 @@ START_TEST(test_keys)
         "time",      "peak",       "limits",    "command", "labels",
         "baseline",  "host",       "jail",      "checked", "reset",
         "proof",     "seed",       "clock",     "pinned",  "dirty",
-        "brokers",   "violations",
+        "brokers",   "violations", "machine",
     };
     size_t i = 0;
     const char *key;

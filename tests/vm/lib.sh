@@ -194,7 +194,7 @@ boot() {
 # --- nothing is left ----------------------------------------------------------
 
 # Prints what a trial could have left: processes of ours, files in $TMPDIR,
-# sockets; prints nothing if it is clean.
+# sockets, long-lived machines; prints nothing if it is clean.
 leftovers() {
     local exe
     for exe in /proc/[0-9]*/exe; do
@@ -202,7 +202,8 @@ leftovers() {
         "$work"/*) echo "process ${exe//[^0-9]/}" ;;
         esac
     done
-    find "$work/scratch" "$work/sockets" -mindepth 1 2>/dev/null
+    find "$work/scratch" "$work/sockets" "$work/run/microsbx/machines" \
+        -mindepth 1 2>/dev/null
 }
 
 # Planted leftovers are found by the very code that looks for real ones.

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A client of a long-lived machine's keeper: finds the machine by its name,
+ * asks one thing on one connection, and waits for the answer as long as it may
+ * take and no longer. Every refusal is a sentence.
+ */
+#ifndef MICROSBX_TRIAL_LIVE_H
+#define MICROSBX_TRIAL_LIVE_H
+
+#include "base/failure.h"
+#include "base/msg.h"
+#include "trial/keeper_proto.h"
+#include "trial/machine_record.h"
+#include "trial/registry.h"
+#include "trial/trial.h"
+
+/*
+ * How long a keeper may take to answer at all. Long, because it answers nobody
+ * while its machine stands still for a snapshot.
+ */
+#define LIVE_ANSWER_MS 120000
+#define LIVE_STATUS_MS 2000 /* for `ps`, which says "busy" then */
+
+struct live {
+    struct registry_entry entry; /* owned */
+    struct machine_record record;
+    int sock; /* owned; -1: not connected */
+    struct msg msg;
+};
+
+/* Finds the machine and reads its record: 0, or a negative errno. */
+int live_open(const char *name, struct live *ret_live, struct failure *f)
+    __attribute__((warn_unused_result));
+void live_close(struct live *live);
+
+/* The record anew. */
+int live_reread(struct live *live, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Connects to the keeper; a machine that has ended, or whose keeper is gone or
+ * of another version, is refused.
+ */
+int live_connect(struct live *live, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* Sends, waiting up to LIVE_ANSWER_MS until it is taken. */
+int live_send(struct live *live, enum keeper_message type,
+              const union keeper_body *body, int fd)
+    __attribute__((warn_unused_result));
+
+/*
+ * The next message, waited for up to timeout_ms (-1: for ever): 1 with
+ * *ret_type and *ret_body (bytes in it point into live->msg), 0 when the keeper
+ * has closed, -ETIMEDOUT, -EBADMSG, or another negative errno.
+ */
+int live_receive(struct live *live, int timeout_ms, uint32_t *ret_type,
+                 union keeper_body *ret_body)
+    __attribute__((warn_unused_result));
+
+/* How things are; connects by itself. 0, or a negative errno. */
+int live_status(struct live *live, struct keeper_status *ret_status)
+    __attribute__((warn_unused_result));
+
+/*
+ * Waits until the machine has ended (connected or not), then reads its record.
+ * wake_fd (-1: none) becoming readable ends the waiting: -ECANCELED; as does
+ * the time: -ETIMEDOUT. Both leave *f alone.
+ */
+int live_wait_end(struct live *live, int timeout_ms, int wake_fd,
+                  struct failure *f) __attribute__((warn_unused_result));
+
+/* STOP (or KILL, grace_ms -1) and wait for the end. */
+int live_stop(struct live *live, int grace_ms, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Makes a keeper end whatever state it is in: asks it to, and kills it if it
+ * does not listen (its monitor dies with it). 0, or a negative errno.
+ */
+int live_end_keeper(const struct registry_entry *entry, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* The vsock socket that a killed keeper left, if nobody listens there. */
+void live_remove_vsock(const struct registry_entry *entry);
+
+/*
+ * PUT or GET with a regular file of ours: 0 with *ret_done (which may hold an
+ * error of either side), or a negative errno with *f filled.
+ */
+int live_copy(struct live *live, enum keeper_message type,
+              const struct keeper_file *request, int fd,
+              struct keeper_file_done *ret_done, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/* What a message that ends a request means as a failure. */
+void live_explain(const struct live *live, uint32_t type,
+                  const union keeper_body *body, struct failure *f);
+
+/*
+ * Runs spec's command in the machine (connected) and always fills the result.
+ * Of the specification are used: argv, env, workdir, user, stdin_fd, tty and
+ * its size, timeout_ms, pids_limit, output_limit, the sinks, signal_fd and
+ * winsize. With keep_tail the last output_limit bytes of each stream are
+ * delivered, at the end; else the first, as they come.
+ */
+void live_exec(struct live *live, const struct trial_spec *spec, bool keep_tail,
+               struct trial_result *ret_result);
+
+#endif
