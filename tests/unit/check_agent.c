@@ -633,7 +633,8 @@ START_TEST(test_no_root)
     stop();
     rig_without_root = true;
     start();
-    ck_assert_uint_eq(rig.hello_frame.features, PROTO_FEATURE_SNAPSHOT);
+    ck_assert_uint_eq(rig.hello_frame.features,
+                      PROTO_FEATURE_SNAPSHOT | PROTO_FEATURE_LEAVE);
     h = agent_rig_sh(&rig, NULL, "true");
     ck_assert_uint_eq(h->failure.reason, PROTO_FAIL_NO_ROOT);
     ck_assert_int_eq(agent_client_stat(rig.client, "/", NULL, &id), 0);

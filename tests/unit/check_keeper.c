@@ -122,7 +122,10 @@ static void say(const struct proto_writer *w)
 
 static void say_hello(void)
 {
-    struct proto_hello hello = {.version = PROTO_VERSION, .release = "test"};
+    struct proto_hello hello = {.version = PROTO_VERSION,
+                                .features = PROTO_FEATURE_LEAVE |
+                                            PROTO_FEATURE_SNAPSHOT,
+                                .release = "test"};
     uint8_t buf[256];
     struct proto_writer w;
 
