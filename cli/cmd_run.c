@@ -33,6 +33,12 @@ struct run {
     struct detach detach;
     struct console console;
     struct trial_result result;
+    struct trial_vm vm; /* --reset in-place */
+    unsigned long long repeat;
+    unsigned long long number; /* of the trial, from 1 */
+    unsigned long long same;   /* trials whose output was the first one's */
+    char first[DIGEST_HEX_SIZE];
+    char id[24];
     bool opened; /* machine_open has succeeded */
 };
 
@@ -88,9 +94,32 @@ static int restore_machine(struct run *run, struct failure *f)
         ret = snapshot_source_check_host(&run->source,
                                          run->machine.config.kvm_fd, f);
     s->restore = &run->source.restore;
+    s->vm = run->source.in_place ? &run->vm : NULL;
     if (run->source.send_fd >= 0)
         s->stdin_fd = run->source.send_fd;
     return ret;
+}
+
+/* --repeat, and what does not go with it. */
+static int read_repeat(struct run *run, struct failure *f)
+{
+    const char *without = NULL;
+    int ret;
+
+    run->repeat = 1;
+    ret = options_get_number(&run->options, "repeat", 1, 1000000, &run->repeat,
+                             f);
+    if (ret != 0 || run->repeat == 1)
+        return ret;
+    if (run->detach.wanted)
+        without = "detach";
+    else if (run->opts.spec.stdin_fd >= 0)
+        without = run->opts.spec.tty ? "tty" : "interactive";
+    if (!without)
+        return 0;
+    failure_set(f, "usage", "repeat", "leave out one of the two",
+                "option --repeat does not go with --%s", without);
+    return -EINVAL;
 }
 
 /* What the command line says, and where its results go. */
@@ -102,6 +131,8 @@ static int read_options(struct run *run, struct failure *f)
 
     s->timeout_ms = detached ? 0 : TRIAL_TIMEOUT_DEFAULT_MS;
     ret = run_options_read(&run->options, &run->opts, f);
+    if (ret == 0)
+        ret = read_repeat(run, f);
     /* With a snapshot a process that waits there may do. */
     if (ret == 0 && !detached && !s->no_agent &&
         !options_has(&run->options, "snapshot"))
@@ -169,9 +200,86 @@ static int finish(struct run *run)
     return status;
 }
 
+/* ---- one trial, or several ---- */
+
+/* The machine for the next trial; one that is kept needs none. */
+static int reopen_machine(struct run *run, struct failure *f)
+{
+    int ret;
+
+    if (run->vm.monitor)
+        return 0;
+    machine_close(&run->machine);
+    run->opened = false;
+    ret = run->source.snapshot
+              ? machine_restore(&run->machine_spec, run->source.snapshot,
+                                &run->machine, f)
+              : machine_open(&run->machine_spec, &run->machine, f);
+    run->opened = ret == 0;
+    return ret;
+}
+
+static void run_trial(struct run *run)
+{
+    struct trial_spec *s = &run->opts.spec;
+
+    if (run->repeat > 1) {
+        snprintf(run->id, sizeof(run->id), "%llu", run->number);
+        s->id = run->id;
+    }
+    if (run->source.send_fd >= 0)
+        (void)lseek(run->source.send_fd, 0, SEEK_SET);
+    trial_run(s, &run->machine, &run->result);
+    if (run->number == 1)
+        memcpy(run->first, run->result.out.sha256, sizeof(run->first));
+    run->same += !strcmp(run->first, run->result.out.sha256);
+}
+
+static void keep_first(int *status, int one)
+{
+    if (*status == 0)
+        *status = one;
+}
+
+/* True if there is another trial, with its machine ready. */
+static bool next_trial(struct run *run, int *status)
+{
+    struct failure f = {0};
+
+    if (run->number == run->repeat || run->result.facts.cancelled)
+        return false;
+    run->number++;
+    if (reopen_machine(run, &f) == 0)
+        return true;
+    memset(&run->result, 0, sizeof(run->result));
+    result_never_ran(run, &f);
+    keep_first(status, finish(run));
+    return false;
+}
+
+/* All trials and their results: the first exit status that is not 0. */
+static int run_trials(struct run *run)
+{
+    int status = 0;
+
+    run->number = 1;
+    do {
+        run_trial(run);
+        console_restore(&run->console);
+        if (run->opts.spec.progress)
+            show_progress(run, "put");
+        keep_first(&status, finish(run));
+    } while (next_trial(run, &status));
+    if (run->repeat > 1)
+        fprintf(stderr, "%llu trials, %llu with the output of the first\n",
+                run->number, run->same);
+    return status;
+}
+
 static void run_free(struct run *run)
 {
     results_close(&run->results, &run->opts);
+    trial_vm_fini(&run->vm);
     io_close(&run->opts.spec.signal_fd);
     if (run->opened)
         machine_close(&run->machine);
@@ -197,6 +305,7 @@ static int run_main(const struct verb *verb, int argc, char **argv)
     run->opts.spec.signal_fd = -1;
     machine_spec_init(&run->machine_spec);
     snapshot_source_init(&run->source);
+    trial_vm_init(&run->vm);
     status = cli_parse(verb, argc, argv, &run->options);
     if (status < 0 && detach_read(&run->options, &run->detach, &f) != 0)
         status = cli_fail(verb, &f);
@@ -213,11 +322,10 @@ static int run_main(const struct verb *verb, int argc, char **argv)
                     "cannot put the terminal into raw mode");
         result_never_ran(run, &f);
     } else {
-        trial_run(&run->opts.spec, &run->machine, &run->result);
-        console_restore(&run->console);
+        status = run_trials(run);
+        run_free(run);
+        return status;
     }
-    if (run->opts.spec.progress)
-        show_progress(run, "put");
     status = finish(run);
     run_free(run);
     return status;

@@ -56,6 +56,9 @@ static const struct option_spec TRIAL_SPECS[] = {
     {"on-limit", 0, "KIND=note|end", true,
      "What happens when a limit is touched. KIND: output or disk (default "
      "note), pids or memory (default end)."},
+    {"repeat", 0, "N", false,
+     "Run the trial N times, one result a line, and say how many gave the same "
+     "output. The exit status is the first that is not 0."},
     {"events", 0, "FILE", false,
      "Write what happens, as it happens, one JSON object a line."},
     {"no-agent", 0, NULL, false,

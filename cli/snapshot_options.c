@@ -35,9 +35,11 @@ static const struct option_spec SPECS[] = {
     {"prove", 0, NULL, false,
      "Before the first instruction, hash all memory through the guest's "
      "mapping, read devices and registers back, and compare."},
-    {"reset", 0, "process", false,
-     "How a trial gets its state: process (default) is a fresh monitor "
-     "process for each."},
+    {"reset", 0, "process|in-place", false,
+     "How the next of several trials (--repeat) gets its state: process "
+     "(default) is a fresh monitor process for each; in-place rolls the same "
+     "machine back, which is faster, and only for trials that trust each "
+     "other: a monitor that a guest has taken over survives it."},
     {"seed", 0, "N", false,
      "Pinned trial: no fresh randomness; N selects the stream. The snapshot "
      "must be --pinnable; needs --clock."},
@@ -289,7 +291,6 @@ int snapshot_source_open(const struct options *options, bool has_command,
                          struct machine_spec *spec,
                          struct snapshot_source *ret_source, struct failure *f)
 {
-    static const char *const RESETS[] = {"process", NULL};
     struct snapshot_open_options open_options = {0};
     const char *dir = options_get(options, "snapshot");
     const char *reset = options_get(options, "reset");
@@ -299,8 +300,11 @@ int snapshot_source_open(const struct options *options, bool has_command,
     if (!dir)
         return check_alone(options, f);
     ret = check_fixed(options, f);
-    if (ret == 0 && reset && strcmp(reset, RESETS[0]) != 0)
-        ret = fail_option("reset", "use process", f, "has no such value");
+    if (ret == 0 && reset && strcmp(reset, "process") != 0 &&
+        strcmp(reset, "in-place") != 0)
+        ret = fail_option("reset", "use process or in-place", f,
+                          "has no such value");
+    ret_source->in_place = reset && !strcmp(reset, "in-place");
     if (ret == 0)
         ret = read_pinned(options, &ret_source->restore, f);
     if (ret == 0)

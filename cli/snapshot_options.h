@@ -13,7 +13,8 @@ extern const struct option_group SNAPSHOT_OPTIONS;
 struct snapshot_source {
     struct snapshot *snapshot; /* owned; NULL: the machine boots */
     struct trial_restore restore;
-    int send_fd; /* owned: --send's file; -1: none */
+    int send_fd;   /* owned: --send's file; -1: none */
+    bool in_place; /* --reset in-place */
 };
 
 /* Nothing opened. */

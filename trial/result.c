@@ -347,7 +347,7 @@ char *result_to_json(const struct trial_result *r,
     char *line;
 
     json_object_set_new(o, "schema", json_string("microsbx.trial/1"));
-    json_object_set_new(o, "trial", json_null());
+    json_object_set_new(o, "trial", text(spec->id));
     json_object_set_new(o, "attempt", json_integer(1));
     json_object_set_new(o, "outcome", text(outcome_name(r->outcome.kind)));
     json_object_set_new(o, "outcome_by",

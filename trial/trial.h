@@ -101,6 +101,7 @@ struct trial_spec {
      * it. Of what follows only the limits that the host enforces count then.
      */
     bool no_agent;
+    const char *id; /* the trial's name among several, or NULL */
     const struct trial_restore *restore; /* NULL: the machine boots */
     struct trial_freeze *freeze;         /* NULL: the machine ends */
     /* With restore: the machine is taken from here, and left here for the next
