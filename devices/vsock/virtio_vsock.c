@@ -126,8 +126,9 @@ void vsock_link_connect(struct vsock_link *link, uint32_t port)
     vsock_conn_start(&link->conn, port,
                      vsock_table_assign_port(&vsock->table, port));
     vsock_table_insert(&vsock->table, link);
-    vsock_link_set_deadline(link, vsock->gate.shut ? VSOCK_GATE_TIMEOUT_MS
-                                                   : VSOCK_CONNECT_TIMEOUT_MS);
+    vsock_link_set_deadline(link, vsock_gate_is_shut(vsock)
+                                      ? VSOCK_GATE_TIMEOUT_MS
+                                      : VSOCK_CONNECT_TIMEOUT_MS);
 }
 
 static int vsock_add_socket(struct virtio_vsock *vsock, int fd)

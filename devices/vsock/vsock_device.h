@@ -112,6 +112,7 @@ struct vsock_tx {
  * given no buffers.
  */
 struct vsock_gate {
+    bool loaded; /* the event is still to be sent: as good as shut */
     bool shut;
     uint16_t since; /* the guest's index of event buffers when it was shut */
 };
@@ -182,6 +183,7 @@ int vsock_load(struct virtio_device *dev, struct state_reader *r)
 void vsock_restored(struct virtio_device *dev);
 /* Opens the gate if the guest has given back the event's buffer. */
 void vsock_gate_check(struct virtio_vsock *vsock);
+bool vsock_gate_is_shut(const struct virtio_vsock *vsock);
 
 /* ---- vsock_link.c ---- */
 

@@ -72,6 +72,8 @@ int vsock_load(struct virtio_device *dev, struct state_reader *r)
 
     vsock->stats = (struct virtio_vsock_stats){0};
     state_get_fields(r, vsock, fields, ARRAY_SIZE(fields));
+    /* Clients may come before the guest runs; then they wait for it, too. */
+    vsock->gate.loaded = dev->active;
     if (r->error == 0 && guest_cid == vsock->options.guest_cid &&
         state_can_be(vsock))
         return 0;
@@ -100,34 +102,12 @@ static int send_event(struct virtio_vsock *vsock)
     return 1;
 }
 
-void vsock_restored(struct virtio_device *dev)
-{
-    struct virtio_vsock *vsock = vsock_of(dev);
-    int ret;
-
-    vsock_enter(vsock);
-    if (!vsock->halted && !vsock->gate.shut) {
-        ret = send_event(vsock);
-        if (ret < 0)
-            vsock_halt(vsock);
-        /*
-         * Linux gives the buffer back at once and kicks: it lies behind those
-         * that it had given before, not behind the one we took.
-         */
-        vsock->gate.shut = ret > 0;
-        if (ret > 0)
-            vsock->gate.since = virtqueue_kick_on_next(event_queue(vsock));
-    }
-    vsock_leave(vsock);
-}
-
 /* Clients that waited are given the guest's time to answer from now on. */
 static void open_gate(struct virtio_vsock *vsock)
 {
     struct vsock_link *link;
 
     vsock->gate = (struct vsock_gate){0};
-    virtqueue_disable_kicks(event_queue(vsock));
     TAILQ_FOREACH(link, &vsock->links, all_entry)
     {
         if (link->conn.state == VSOCK_CONN_CONNECTING)
@@ -135,9 +115,44 @@ static void open_gate(struct virtio_vsock *vsock)
     }
 }
 
+static void shut_gate(struct virtio_vsock *vsock)
+{
+    vsock->gate.shut = true;
+    /*
+     * Linux gives the buffer back at once and kicks: it lies behind those that
+     * it had given before, not behind the one we took.
+     */
+    vsock->gate.since = virtqueue_kick_on_next(event_queue(vsock));
+}
+
+void vsock_restored(struct virtio_device *dev)
+{
+    struct virtio_vsock *vsock = vsock_of(dev);
+    int sent = 0;
+
+    vsock_enter(vsock);
+    vsock->gate.loaded = false;
+    if (!vsock->halted && !vsock->gate.shut)
+        sent = send_event(vsock);
+    if (sent > 0)
+        shut_gate(vsock);
+    else if (!vsock->gate.shut)
+        open_gate(vsock);
+    if (sent < 0)
+        vsock_halt(vsock);
+    vsock_leave(vsock);
+}
+
 void vsock_gate_check(struct virtio_vsock *vsock)
 {
-    if (vsock->gate.shut &&
-        virtqueue_has_grown(event_queue(vsock), vsock->gate.since))
-        open_gate(vsock);
+    if (!vsock->gate.shut ||
+        !virtqueue_has_grown(event_queue(vsock), vsock->gate.since))
+        return;
+    open_gate(vsock);
+    virtqueue_disable_kicks(event_queue(vsock));
+}
+
+bool vsock_gate_is_shut(const struct virtio_vsock *vsock)
+{
+    return vsock->gate.loaded || vsock->gate.shut;
 }

@@ -54,7 +54,7 @@ static unsigned rx_fill(struct virtio_vsock *vsock, unsigned want)
     struct vsock_rx *rx = &vsock->rx;
     struct desc_chain *chain = &vsock->chain;
 
-    if (vsock->gate.shut)
+    if (vsock_gate_is_shut(vsock))
         return 0;
     while (rx->count < want && !vsock->halted) {
         int ret = virtqueue_pop(rx_queue(vsock), chain);
@@ -301,7 +301,7 @@ void vsock_rx_serve(struct virtio_vsock *vsock)
 
     for (unsigned i = 0; i < RX_ROUNDS; i++) {
         /* With the gate shut, what the guest waits for is not a buffer. */
-        if (rx_serve_round(vsock) || vsock->halted || vsock->gate.shut)
+        if (rx_serve_round(vsock) || vsock->halted || vsock_gate_is_shut(vsock))
             return;
         rx->kicks = true;
         if (!virtqueue_enable_kicks(rx_queue(vsock)) && rx->count == 0)
