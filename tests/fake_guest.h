@@ -186,6 +186,30 @@ void fake_driver_kick_force(struct fake_driver *d, unsigned queue);
 uint32_t fake_driver_request(struct fake_driver *d, unsigned queue,
                              const struct fake_buf *bufs, unsigned count);
 
+/* ---- another monitor goes on with the guest ------------------------------ */
+
+#define FAKE_STATE_MAX 8192u
+
+struct fake_state {
+    uint8_t bytes[FAKE_STATE_MAX];
+    size_t len;
+};
+
+/* Quiesces and saves. Aborts if a queue is not as it should be then. */
+void fake_driver_save(struct fake_driver *d, struct fake_state *ret_state);
+/*
+ * Ends the device and puts a fresh one (owned) into the slot; memory, rings and
+ * what the driver knows stay.
+ */
+void fake_driver_replace(struct fake_driver *d, struct virtio_device *dev);
+/* What virtio_mmio_load says. Aborts if it touched memory or the line. */
+int fake_driver_load(struct fake_driver *d, const void *state, size_t len);
+/*
+ * Saves, replaces the device and loads; aborts unless that succeeds and saving
+ * again gives the same bytes. The device has still to be told (_restored).
+ */
+void fake_driver_move(struct fake_driver *d, struct virtio_device *dev);
+
 /* ---- without a transport ------------------------------------------------- */
 
 /*
