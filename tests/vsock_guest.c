@@ -11,6 +11,8 @@
 
 #define RX 0u
 #define TX 1u
+#define EVENT 2u
+#define EVENT_SIZE 4u
 #define QUEUE_SIZE 256u
 
 static void need(bool condition, const char *what)
@@ -45,19 +47,25 @@ static void guest_dial(void *ctx, uint64_t token, uint32_t port)
     }
 }
 
-void vsock_guest_init(struct vsock_guest *g, int listen_fd)
+static void make_device(struct vsock_guest *g)
 {
     struct virtio_vsock_options options = {
         .guest_cid = VSOCK_GUEST_CID,
+        .loop = g->loop,
         .dialer = {guest_dial, g},
-        .listen_fd = listen_fd,
+        .listen_fd = g->listen_fd < 0 ? -1 : dup(g->listen_fd),
     };
 
+    need(virtio_vsock_new(&options, &g->dev) == 0, "virtio_vsock_new");
+}
+
+void vsock_guest_init(struct vsock_guest *g, int listen_fd)
+{
     memset(g, 0, sizeof(*g));
     g->dial_fd = -1;
+    g->listen_fd = listen_fd;
     need(evloop_new(NULL, &g->loop) == 0, "evloop_new");
-    options.loop = g->loop;
-    need(virtio_vsock_new(&options, &g->dev) == 0, "virtio_vsock_new");
+    make_device(g);
     fake_driver_init(&g->driver, g->dev, VSOCK_GUEST_MEMORY);
     for (unsigned i = 0; i < VSOCK_GUEST_RX_MAX; i++)
         g->rx_at[i] = fake_guest_alloc(
@@ -65,12 +73,64 @@ void vsock_guest_init(struct vsock_guest *g, int listen_fd)
     for (unsigned i = 0; i < VSOCK_GUEST_TX_MAX; i++)
         g->tx_at[i] = fake_guest_alloc(
             &g->driver.guest, VSOCK_HEADER_SIZE + VSOCK_GUEST_TX_SIZE, 4);
+    for (unsigned i = 0; i < VSOCK_GUEST_EVENTS_MAX; i++)
+        g->event_at[i] = fake_guest_alloc(&g->driver.guest, EVENT_SIZE, 4);
 }
 
 void vsock_guest_fini(struct vsock_guest *g)
 {
     fake_driver_fini(&g->driver);
     evloop_free(g->loop);
+    if (g->listen_fd >= 0)
+        close(g->listen_fd);
+}
+
+static void post_event(struct vsock_guest *g, unsigned buffer)
+{
+    struct fake_buf buf = {g->event_at[buffer], EVENT_SIZE, true};
+    int head = fake_queue_add(&g->driver.queues[EVENT], &buf, 1);
+
+    need(head >= 0, "event queue full");
+    g->event_of_head[head] = buffer;
+}
+
+void vsock_guest_post_events(struct vsock_guest *g, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        post_event(g, i);
+    fake_driver_kick(&g->driver, EVENT);
+}
+
+bool vsock_guest_take_event(struct vsock_guest *g, uint32_t *ret_id,
+                            unsigned *ret_buffer)
+{
+    uint16_t head;
+    uint32_t len;
+
+    if (!fake_queue_collect(&g->driver.queues[EVENT], &head, &len))
+        return false;
+    need(len == EVENT_SIZE, "an event of another length");
+    *ret_buffer = g->event_of_head[head];
+    memcpy(
+        ret_id,
+        fake_guest_ptr(&g->driver.guest, g->event_at[*ret_buffer], EVENT_SIZE),
+        EVENT_SIZE);
+    return true;
+}
+
+bool vsock_guest_return_event(struct vsock_guest *g, unsigned buffer)
+{
+    post_event(g, buffer);
+    if (!fake_queue_should_kick(&g->driver.queues[EVENT]))
+        return false;
+    fake_driver_kick_force(&g->driver, EVENT);
+    return true;
+}
+
+void vsock_guest_move(struct vsock_guest *g)
+{
+    make_device(g);
+    fake_driver_move(&g->driver, g->dev);
 }
 
 void vsock_guest_start(struct vsock_guest *g, uint64_t features,

@@ -16,6 +16,7 @@
 #define VSOCK_GUEST_MEMORY (16u << 20)
 #define VSOCK_GUEST_RX_MAX 128u    /* rx buffers it owns */
 #define VSOCK_GUEST_RX_SIZE 4096u  /* payload bytes of each */
+#define VSOCK_GUEST_EVENTS_MAX 8u  /* event buffers it owns, as Linux */
 #define VSOCK_GUEST_TX_MAX 64u     /* packets in flight */
 #define VSOCK_GUEST_TX_SIZE 65536u /* payload bytes of each */
 
@@ -37,6 +38,9 @@ struct vsock_guest {
     unsigned tx_free[VSOCK_GUEST_TX_MAX];
     unsigned tx_free_count;
     unsigned tx_of_head[VIRTQUEUE_SIZE_MAX];
+    gpa_t event_at[VSOCK_GUEST_EVENTS_MAX];
+    unsigned event_of_head[VIRTQUEUE_SIZE_MAX];
+    int listen_fd; /* given to the device, for its successor; or -1 */
     enum vsock_guest_dial dial;
     unsigned dial_count;
     uint64_t dial_token; /* of the last dial */
@@ -79,6 +83,23 @@ void vsock_guest_control(struct vsock_guest *g, uint16_t op,
  */
 bool vsock_guest_take(struct vsock_guest *g, struct vsock_header *ret_header,
                       uint8_t *ret_payload);
+
+/* Posts n (of VSOCK_GUEST_EVENTS_MAX) event buffers and kicks. */
+void vsock_guest_post_events(struct vsock_guest *g, unsigned n);
+/*
+ * Takes the next event: true and its id. Aborts on another length than 4.
+ * *ret_buffer is to be given back by vsock_guest_return_event, which kicks if
+ * the device wants a kick, and says whether it did.
+ */
+bool vsock_guest_take_event(struct vsock_guest *g, uint32_t *ret_id,
+                            unsigned *ret_buffer);
+bool vsock_guest_return_event(struct vsock_guest *g, unsigned buffer);
+
+/*
+ * Another monitor goes on with the guest: fake_driver_move to a fresh device.
+ * The caller does virtio_mmio_restored.
+ */
+void vsock_guest_move(struct vsock_guest *g);
 
 /*
  * A client on the host: connects by add_client, says "CONNECT <port>\n", the
