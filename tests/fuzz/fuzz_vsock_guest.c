@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A hostile guest's vsock driver: the input is a script of packets, raw
- * descriptors, buffers given and taken, and of what the host does meanwhile.
+ * descriptors, buffers given and taken, and of what the host does meanwhile:
+ * its clients, and pauses and restores of the machine.
  * After each step every connection must satisfy its invariants.
  */
 #include <stdlib.h>
@@ -117,9 +118,36 @@ static void host_step(struct script *s)
     }
 }
 
+/* Event buffers, given for the first time or back. */
+static void event_step(void)
+{
+    unsigned buffer;
+    uint32_t id;
+
+    if (vsock_guest_take_event(&g, &id, &buffer))
+        (void)vsock_guest_return_event(&g, buffer);
+    else if (g.driver.queues[VSOCK_QUEUE_EVENT].free_count > 2)
+        vsock_guest_post_events(&g, 2);
+}
+
+/* A pause, or another machine that goes on with the guest. */
+static void machine_step(uint8_t what)
+{
+    static struct fake_state state;
+
+    if (what & 16) {
+        fake_driver_save(&g.driver, &state);
+        return;
+    }
+    vsock_guest_move(&g);
+    if (what & 128) /* clients come before the guest runs */
+        vsock_guest_run(&g);
+    virtio_mmio_restored(&g.driver.mmio);
+}
+
 static void step(struct script *s)
 {
-    struct virtio_vsock *vsock = (struct virtio_vsock *)g.dev;
+    struct virtio_vsock *vsock;
     uint8_t what = next_byte(s);
     struct vsock_link *link;
     struct vsock_header h;
@@ -156,6 +184,12 @@ static void step(struct script *s)
         while (!raw && vsock_guest_take(&g, &h, NULL))
             vsock_guest_post(&g, what >> 4 & 1);
         break;
+    case 11:
+        event_step();
+        break;
+    case 12:
+        machine_step(what);
+        break;
     default:
         break;
     }
@@ -163,6 +197,7 @@ static void step(struct script *s)
         fake_driver_kick_force(&g.driver, (what >> 7) & 1);
     if (what & 32)
         vsock_guest_run(&g);
+    vsock = (struct virtio_vsock *)g.dev;
     TAILQ_FOREACH(link, &vsock->links, all_entry)
     {
         if (!vsock_conn_check(&link->conn) ||
