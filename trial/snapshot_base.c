@@ -289,7 +289,7 @@ static int replace_base(struct snapshot *s, uint32_t i,
 {
     struct snapshot_base *old = &s->watch->bases[i];
     int fd = fcntl(base->entry.fd, F_DUPFD_CLOEXEC, 0);
-    char *path = strdup(base->path);
+    char *path = base->path ? strdup(base->path) : NULL;
 
     if (fd < 0 || !path) {
         io_close(&fd);

@@ -198,7 +198,7 @@ int snapshot_read_id(int dir_fd, char ret_id[DIGEST_HEX_SIZE])
 {
     int fd = openat(dir_fd, SNAPSHOT_ID_NAME,
                     O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    char text[SNAPSHOT_ID_LEN + 1];
+    char text[SNAPSHOT_ID_LEN + 1] = "";
     struct snapshot_mark mark;
     ssize_t n = fd < 0 ? -errno : snapshot_mark_get(fd, &mark);
 

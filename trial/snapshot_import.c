@@ -22,7 +22,7 @@ struct importer {
     const char *path; /* of the archive */
     struct snapshot_stream stream;
     struct sparse_cancel cancel;
-    struct snapshot_stage *stage;
+    struct snapshot_stage stage;
     struct snapshot_member member; /* what was unpacked: the manifest */
     uint32_t count;                /* files in the archive */
     uint8_t *buf;                  /* SPARSE_BUFFER bytes; owned */
@@ -40,7 +40,7 @@ static int fail_error(const struct importer *im, int error)
 {
     if (error == -EBADMSG)
         return fail_archive(im, "the archive is damaged or cut short");
-    return snapshot_stage_fail(im->stage, error, "unpack the archive into it",
+    return snapshot_stage_fail(&im->stage, error, "unpack the archive into it",
                                im->f);
 }
 
@@ -140,7 +140,7 @@ static int import_file(struct importer *im, const char *name, uint64_t min,
         ret = -EBADMSG;
     if (ret != 0)
         return ret;
-    fd = snapshot_stage_create(im->stage, name);
+    fd = snapshot_stage_create(&im->stage, name);
     if (fd < 0)
         return fd;
     if (ftruncate(fd, (off_t)bytes) != 0)
@@ -160,7 +160,7 @@ static int read_manifest(struct importer *im)
     char *path = NULL;
     int ret;
 
-    if (asprintf(&path, "%s/%s", im->stage->folder, im->stage->temp) < 0)
+    if (asprintf(&path, "%s/%s", im->stage.folder, im->stage.temp) < 0)
         return fail_error(im, -ENOMEM);
     ret = snapshot_member_open(path, &im->member, &why);
     free(path);
@@ -249,16 +249,14 @@ static int publish(struct importer *im)
     for (uint32_t i = 0; i < im->member.manifest.disk_count; i++)
         if (!im->member.manifest.disks[i].stored)
             options.no_bases = true;
-    return snapshot_stage_publish(im->stage, &options, im->f);
+    return snapshot_stage_publish(&im->stage, &options, im->f);
 }
 
 static int import_fd(struct importer *im, int fd, const char *out_dir,
                      char ret_id[DIGEST_HEX_SIZE])
 {
-    struct snapshot_stage stage;
-    int ret = snapshot_stage_begin(out_dir, &stage, im->f);
+    int ret = snapshot_stage_begin(out_dir, &im->stage, im->f);
 
-    im->stage = &stage;
     if (ret == 0)
         ret = unpack(im, fd);
     if (ret == 0)
@@ -268,7 +266,7 @@ static int import_fd(struct importer *im, int fd, const char *out_dir,
     snapshot_member_close(&im->member);
     stream_end(&im->stream);
     free(im->buf);
-    snapshot_stage_end(&stage);
+    snapshot_stage_end(&im->stage);
     return ret;
 }
 

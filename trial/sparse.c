@@ -109,7 +109,7 @@ static int copy_blocks(int from, int to, uint64_t len,
     int ret = buf ? 0 : -ENOMEM;
 
     while (ret == 0 && at < len) {
-        uint64_t start, end;
+        uint64_t start = 0, end = 0;
 
         ret = sparse_next(from, at, len, &start, &end);
         if (ret != 0)
