@@ -164,7 +164,8 @@ static int prepare(struct run *run, struct failure *f)
         ret = run->source.snapshot ? restore_machine(run, f)
                                    : open_machine(run, f);
     if (ret == 0 && run->detach.wanted)
-        detach_set_machine(&run->detach, &run->machine, run->source.snapshot);
+        ret = detach_set_machine(&run->detach, &run->machine,
+                                 run->source.snapshot, f);
     if (ret == 0 && s->tty) {
         console_init(&run->console, STDIN_FILENO);
         get_winsize(run, &s->tty_rows, &s->tty_columns);

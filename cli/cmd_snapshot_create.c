@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "cli/run_options.h"
 #include "cli/snapshot_verbs.h"
 #include "trial/fitness.h"
+#include "trial/live.h"
 #include "trial/snapshot_describe.h"
 #include "trial/trial.h"
 
@@ -67,6 +69,9 @@ static const struct option_spec SPECS[] = {
     {"from", 0, "BASE", false,
      "Start from another snapshot in place of booting, and store only what "
      "has changed since (pages, clusters). BASE must stay where it is found."},
+    {"from-vm", 0, "NAME", false,
+     "A machine that runs (run -d --name NAME): it stands still for a moment, "
+     "and goes on. What it is doing goes on in each trial, too."},
     {"without-base", 0, NULL, false,
      "Do not store the disks' base files: they are found by their digest."},
     {"no-agent", 0, NULL, false,
@@ -251,10 +256,8 @@ static int begin_snapshot(struct create *c, struct failure *f)
 
 static int prepare(struct create *c, struct failure *f)
 {
-    int ret = check_options(&c->options, f);
+    int ret = read_spec(c, f);
 
-    if (ret == 0)
-        ret = read_spec(c, f);
     if (ret == 0)
         ret = cli_watch_signals(false, &c->opts.spec.signal_fd, f);
     if (ret == 0)
@@ -303,8 +306,13 @@ static int fill_manifest(struct create *c, struct failure *f)
     struct snapshot_manifest *m = &c->manifest;
     const struct trial_freeze *freeze = &c->freeze;
     const char *command[2] = {options_get(&c->options, "warmup"), NULL};
+    char release[PROTO_RELEASE_MAX * 4];
     int ret = 0;
 
+    text_escape(c->result.kernel_release, strlen(c->result.kernel_release),
+                release, sizeof(release));
+    if (release[0])
+        ret = snapshot_manifest_set(&m->kernel_release, release);
     m->agent = !c->opts.spec.no_agent;
     m->pinned = freeze->pinned;
     m->window_ms = freeze->window_ms;
@@ -312,7 +320,7 @@ static int fill_manifest(struct create *c, struct failure *f)
     m->memory_used = freeze->memory_used;
     m->has_warmup = command[0] != NULL;
     m->warmup_waiting = freeze->waiting;
-    if (command[0])
+    if (ret == 0 && command[0])
         ret = snapshot_manifest_set_list(&m->warmup, command);
     if (ret == 0 && command[0])
         ret = snapshot_manifest_set(&m->warmup_ready, freeze->ready);
@@ -331,9 +339,11 @@ static void report(const struct create *c, const char *id)
     units_format_size(c->freeze.memory_used, used, sizeof(used));
     fprintf(stderr,
             "snapshot %s is ready after %" PRIu64 ".%" PRIu64
-            " s: %s of memory (the guest was using %s)\n",
-            options_get(&c->options, "output"), ms / 1000, ms / 100 % 10, data,
-            used);
+            " s: %s of memory",
+            options_get(&c->options, "output"), ms / 1000, ms / 100 % 10, data);
+    if (c->freeze.memory_used > 0)
+        fprintf(stderr, " (the guest was using %s)", used);
+    fputc('\n', stderr);
     if (c->opts.spec.argv)
         fputs("its memory holds all that the warm-up has seen: give it only to "
               "those who may see that\n",
@@ -373,6 +383,100 @@ static void create_free(struct create *c)
     free(c);
 }
 
+/* ---- of a machine that runs ---- */
+
+/* The folder as the keeper, whose folder is another, can find it. */
+static int absolute_path(const char *path, char *ret_path, size_t size)
+{
+    char here[PATH_MAX] = "";
+    int n;
+
+    if (path[0] != '/' && !getcwd(here, sizeof(here)))
+        return -errno;
+    n = snprintf(ret_path, size, "%s%s%s", here, here[0] ? "/" : "", path);
+    return n > 0 && (size_t)n < size ? 0 : -ENAMETOOLONG;
+}
+
+static int check_from_vm(const struct options *options, struct failure *f)
+{
+    static const char *const KNOWN[] = {"from-vm", "output", "without-base"};
+
+    for (size_t i = 0; i < options->count; i++) {
+        const char *name = options->values[i].spec->name;
+        bool known = false;
+
+        for (size_t k = 0; k < sizeof(KNOWN) / sizeof(KNOWN[0]); k++)
+            known = known || !strcmp(name, KNOWN[k]);
+        if (!known)
+            return fail_usage(name, "does not go with --from-vm",
+                              "leave out one of the two", f);
+    }
+    return 0;
+}
+
+static int ask_keeper(struct create *c, struct live *live, struct failure *f)
+{
+    struct keeper_snapshot_done done;
+    struct keeper_snapshot request = {0};
+    int ret = check_from_vm(&c->options, f);
+
+    if (options_has(&c->options, "without-base"))
+        request.flags = KEEPER_SNAPSHOT_WITHOUT_BASE;
+    if (ret == 0) {
+        ret = absolute_path(options_get(&c->options, "output"), request.dir,
+                            sizeof(request.dir));
+        if (ret != 0)
+            failure_set(f, "usage", "output", "give a shorter path",
+                        "cannot write the snapshot there: %s", strerror(-ret));
+    }
+    if (ret == 0)
+        ret = cli_watch_signals(false, &c->opts.spec.signal_fd, f);
+    if (ret == 0)
+        ret = live_snapshot(live, &request, c->opts.spec.signal_fd, &done, f);
+    if (ret != 0)
+        return ret;
+    fprintf(stderr, "the machine stood still for %" PRIu64 " ms\n",
+            done.paused_ms);
+    c->freeze.saved.pages = done.pages;
+    report(c, done.id);
+    return 0;
+}
+
+static int create_from_vm(struct create *c, struct failure *f)
+{
+    struct live *live = malloc(sizeof(*live));
+    int ret = -ENOMEM;
+
+    if (!live) {
+        failure_set(f, "host", "memory", NULL, "out of memory");
+        return ret;
+    }
+    ret = live_open(options_get(&c->options, "from-vm"), live, f);
+    if (ret == 0) {
+        ret = ask_keeper(c, live, f);
+        live_close(live);
+    }
+    free(live);
+    return ret;
+}
+
+/* ---- the verb ---- */
+
+static int create(struct create *c, struct failure *f)
+{
+    int ret = check_options(&c->options, f);
+
+    if (ret == 0 && options_has(&c->options, "from-vm"))
+        return create_from_vm(c, f);
+    if (ret == 0)
+        ret = prepare(c, f);
+    if (ret == 0) {
+        trial_run(&c->opts.spec, &c->machine, &c->result);
+        ret = publish(c, f);
+    }
+    return ret;
+}
+
 static int create_main(const struct verb *verb, int argc, char **argv)
 {
     struct create *c = calloc(1, sizeof(*c));
@@ -390,11 +494,7 @@ static int create_main(const struct verb *verb, int argc, char **argv)
     snapshot_manifest_init(&c->manifest);
     status = cli_parse(verb, argc, argv, &c->options);
     if (status < 0) {
-        ret = prepare(c, &f);
-        if (ret == 0) {
-            trial_run(&c->opts.spec, &c->machine, &c->result);
-            ret = publish(c, &f);
-        }
+        ret = create(c, &f);
         if (ret != 0) {
             show_progress(c, "end");
             status = cli_fail(verb, &f);

@@ -321,8 +321,8 @@ int detach_take_name(struct detach *d, const struct machine_spec *machine,
     return 0;
 }
 
-void detach_set_machine(struct detach *d, const struct machine *machine,
-                        const struct snapshot *snapshot)
+int detach_set_machine(struct detach *d, const struct machine *machine,
+                       const struct snapshot *snapshot, struct failure *f)
 {
     struct machine_record *record = keeper_record(d->keeper);
     const char *name = NULL, *sha256 = "";
@@ -342,6 +342,7 @@ void detach_set_machine(struct detach *d, const struct machine *machine,
     }
     snprintf(record->image, sizeof(record->image), "%s", name ? name : "");
     snprintf(record->image_sha256, sizeof(record->image_sha256), "%s", sha256);
+    return keeper_set_machine(d->keeper, machine, f);
 }
 
 void detach_finish(struct detach *d, const struct trial_result *result,

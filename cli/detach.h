@@ -47,8 +47,9 @@ int detach_take_name(struct detach *d, const struct machine_spec *machine,
     __attribute__((warn_unused_result));
 
 /* What was opened, for the record; snapshot may be NULL. Before trial_run. */
-void detach_set_machine(struct detach *d, const struct machine *machine,
-                        const struct snapshot *snapshot);
+int detach_set_machine(struct detach *d, const struct machine *machine,
+                       const struct snapshot *snapshot, struct failure *f)
+    __attribute__((warn_unused_result));
 
 /* The trial is over: leaves its result, and tells a starter that waits. */
 void detach_finish(struct detach *d, const struct trial_result *result,

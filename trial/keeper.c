@@ -77,6 +77,8 @@ void keeper_free(struct keeper *keeper)
         return;
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++)
         keeper_client_drop(&keeper->clients[i]);
+    keeper_snapshot_abort(keeper);
+    keeper_forget_machine(keeper);
     io_close(&keeper->listen_fd);
     registry_close(&keeper->entry);
     free(keeper);
@@ -92,6 +94,7 @@ void keeper_detach(struct keeper *k)
 {
     if (!k)
         return;
+    keeper_snapshot_abort(k);
     /* The agent's client is gone: what it was asked for is over. */
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++) {
         k->clients[i].live = false;

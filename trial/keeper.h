@@ -64,6 +64,14 @@ const struct registry_entry *keeper_entry(const struct keeper *keeper);
 /* The record, to be completed before trial_run. */
 struct machine_record *keeper_record(struct keeper *keeper);
 
+/*
+ * Remembers what the machine is made of, for snapshots of it: before trial_run,
+ * which gives the descriptors away. machine is borrowed while the keeper lives.
+ * 0, or a negative errno with *f filled.
+ */
+int keeper_set_machine(struct keeper *keeper, const struct machine *machine,
+                       struct failure *f) __attribute__((warn_unused_result));
+
 /* True once the starter was told: from then on the record stays. */
 bool keeper_was_ready(const struct keeper *keeper);
 

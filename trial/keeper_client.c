@@ -174,6 +174,7 @@ void keeper_client_flush(struct keeper *k, struct keeper_client *c)
         return;
     /* All said, or nobody is there to hear it. */
     io_close(&c->sock);
+    keeper_snapshot_forget(k, c);
     if (c->live && c->state != CLIENT_DONE)
         keeper_request_cancel(k, c);
     keeper_client_settle(c);
@@ -184,6 +185,7 @@ void keeper_client_flush(struct keeper *k, struct keeper_client *c)
 static void hang_up(struct keeper *k, struct keeper_client *c)
 {
     io_close(&c->sock);
+    keeper_snapshot_forget(k, c);
     if (c->live)
         keeper_request_cancel(k, c);
     keeper_client_settle(c);
@@ -207,6 +209,9 @@ static int begin(struct keeper *k, struct keeper_client *c,
         fd = k->msg.fds[0];
         k->msg.fds[0] = -1;
         keeper_file_begin(k, c, k->msg.type, &body->file, fd);
+        return 0;
+    case KEEPER_SNAPSHOT:
+        keeper_snapshot_begin(k, c, &body->snapshot);
         return 0;
     case KEEPER_STATUS:
         keeper_get_status(k, &reply.status);
@@ -239,6 +244,8 @@ static int on_message(struct keeper *k, struct keeper_client *c)
         return 0;
     case CLIENT_PENDING:
     case CLIENT_ACTIVE:
+        if (!c->live && c->state == CLIENT_ACTIVE)
+            return -EBADMSG; /* a snapshot's client only waits */
         return keeper_exec_message(k, c, k->msg.type, &body);
     default:
         return 0; /* crossed with our last message */

@@ -5,6 +5,7 @@
  * keeper.c        the machine: its socket, its time, its end
  * keeper_client.c a connection: messages in, and out as it takes them
  * keeper_exec.c   what a client has the agent do: commands and files
+ * keeper_snapshot.c  a snapshot of the machine, which goes on
  */
 #ifndef MICROSBX_TRIAL_KEEPER_INTERNAL_H
 #define MICROSBX_TRIAL_KEEPER_INTERNAL_H
@@ -66,6 +67,10 @@ struct keeper {
     bool stopping;
     uint64_t stop_ns; /* the grace is over; 0: none */
     struct keeper_client clients[KEEPER_CLIENTS_MAX];
+    struct keeper_freeze *freeze; /* owned; NULL: no snapshot under way */
+    /* What a snapshot describes: a copy with descriptors of its own. */
+    struct machine origin;
+    bool has_origin;
     struct msg msg; /* the one at hand */
 };
 
@@ -96,6 +101,18 @@ void keeper_client_refuse(struct keeper_client *c, const struct failure *why);
 void keeper_client_settle(struct keeper_client *c);
 /* Closes and frees all of it, whatever its state. */
 void keeper_client_drop(struct keeper_client *c);
+
+/* ---- keeper_snapshot.c ---- */
+
+/* SNAPSHOT: answers at once if it is refused, else when it is published. */
+void keeper_snapshot_begin(struct keeper *k, struct keeper_client *c,
+                           const struct keeper_snapshot *request);
+/* The client has gone: what is made for it is not published. */
+void keeper_snapshot_forget(struct keeper *k, const struct keeper_client *c);
+/* Ends one that is under way, unpublished. */
+void keeper_snapshot_abort(struct keeper *k);
+/* Lets go of the origin's descriptors. */
+void keeper_forget_machine(struct keeper *k);
 
 /* ---- keeper_exec.c: each is given a message that was decoded ---- */
 

@@ -195,10 +195,23 @@ static void code_ended(struct coder *c, struct keeper_ended *m)
     m->by_host = by_host == 1;
 }
 
+static void code_snapshot(struct coder *c, struct keeper_snapshot *m)
+{
+    code_u32(c, &m->flags);
+    code_text(c, m->dir, sizeof(m->dir));
+}
+
+static bool snapshot_is_sane(const struct keeper_snapshot *m)
+{
+    return !(m->flags & ~KEEPER_SNAPSHOT_FLAGS_KNOWN) && m->dir[0] == '/';
+}
+
 static void code_snapshot_done(struct coder *c, struct keeper_snapshot_done *m)
 {
     code_u64(c, &m->pages);
     code_u64(c, &m->clusters);
+    code_u64(c, &m->paused_ms);
+    code_text(c, m->id, sizeof(m->id));
 }
 
 /* ---- all messages ---- */
@@ -237,13 +250,15 @@ static bool code_fields(struct coder *c, uint32_t type, union keeper_body *b)
     case KEEPER_ENDED:
         code_ended(c, &b->ended);
         return true;
+    case KEEPER_SNAPSHOT:
+        code_snapshot(c, &b->snapshot);
+        return true;
     case KEEPER_SNAPSHOT_DONE:
         code_snapshot_done(c, &b->snapshot_done);
         return true;
     case KEEPER_STDIN_END:
     case KEEPER_STATUS:
     case KEEPER_KILL:
-    case KEEPER_SNAPSHOT:
     case KEEPER_STARTED:
         return true;
     default:
@@ -266,6 +281,8 @@ static bool is_sane(uint32_t type, const union keeper_body *b)
     case KEEPER_PUT:
     case KEEPER_GET:
         return file_is_sane(type, &b->file);
+    case KEEPER_SNAPSHOT:
+        return snapshot_is_sane(&b->snapshot);
     case KEEPER_EXITED:
         return exited_is_sane(&b->exited);
     case KEEPER_FILE_DONE:

@@ -35,6 +35,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/digest.h"
 #include "base/failure.h"
 #include "base/msg.h"
 #include "guest/proto.h"
@@ -62,7 +63,7 @@ enum keeper_message {
     KEEPER_STATUS = 10,   /* nothing */
     KEEPER_STOP = 11,     /* milliseconds of grace, 0 */
     KEEPER_KILL = 12,     /* nothing */
-    KEEPER_SNAPSHOT = 13, /* nothing; files: state, memory, each cow disk */
+    KEEPER_SNAPSHOT = 13, /* struct keeper_snapshot */
 
     /* keeper to client */
     KEEPER_STARTED = 64,       /* nothing */
@@ -142,9 +143,20 @@ struct keeper_ended {
     struct failure failure;       /* code "": none */
 };
 
+#define KEEPER_SNAPSHOT_WITHOUT_BASE (1u << 0)
+#define KEEPER_SNAPSHOT_FLAGS_KNOWN 0x1u
+
+/* The keeper makes it: it knows the machine, and nobody else may. */
+struct keeper_snapshot {
+    uint32_t flags;
+    char dir[PROTO_PATH_MAX]; /* absolute */
+};
+
 struct keeper_snapshot_done {
-    uint64_t pages;    /* of memory that hold data */
-    uint64_t clusters; /* of all disks that were written */
+    uint64_t pages;           /* of memory that hold data */
+    uint64_t clusters;        /* of all disks that were written */
+    uint64_t paused_ms;       /* how long the machine stood still */
+    char id[DIGEST_HEX_SIZE]; /* of the snapshot */
 };
 
 /* Bytes in place: they point into the message that was decoded. */
@@ -161,6 +173,7 @@ union keeper_body {
     struct keeper_numbers numbers; /* SIGNAL, WINSIZE, CREDIT, STOP, */
                                    /* NOT_STARTED, STDIN_CREDIT */
     struct keeper_file file;       /* PUT, GET */
+    struct keeper_snapshot snapshot;
     struct keeper_exited exited;
     struct keeper_file_done file_done;
     struct keeper_status status;

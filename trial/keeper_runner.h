@@ -43,6 +43,11 @@ void keeper_on_output(struct keeper *k, uint32_t id, uint32_t stream,
 void keeper_on_stdin_ready(struct keeper *k, uint32_t id);
 void keeper_on_exit(struct keeper *k, uint32_t id,
                     const struct proto_exec_exit *status);
+/* The agent is ready to be frozen, and later: to go on. */
+void keeper_on_quiesced(struct keeper *k,
+                        const struct proto_quiesced *quiesced);
+void keeper_on_restored(struct keeper *k,
+                        const struct proto_restored *restored);
 void keeper_on_file_done(struct keeper *k, uint32_t id,
                          const struct proto_file_done *done, int local_err);
 

@@ -252,6 +252,59 @@ int live_stop(struct live *live, int grace_ms, struct failure *f)
     return ret;
 }
 
+/* Waits for a message, or for cancel_fd: 0, -ECANCELED or -errno of poll. */
+static int wait_or_cancel(const struct live *live, int cancel_fd)
+{
+    struct pollfd p[2] = {{live->sock, POLLIN, 0}, {cancel_fd, POLLIN, 0}};
+    int n;
+
+    do {
+        n = poll(p, 2, -1);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    return p[1].revents ? -ECANCELED : 0;
+}
+
+int live_snapshot(struct live *live, const struct keeper_snapshot *request,
+                  int cancel_fd, struct keeper_snapshot_done *ret_done,
+                  struct failure *f)
+{
+    union keeper_body body = {.snapshot = *request};
+    uint32_t type = 0;
+    int ret = live_connect(live, f);
+
+    if (ret != 0)
+        return ret;
+    ret = live_send(live, KEEPER_SNAPSHOT, &body, -1);
+    if (ret == 0)
+        ret = wait_or_cancel(live, cancel_fd);
+    if (ret == -ECANCELED) {
+        failure_set(f, "interrupted", request->dir, NULL,
+                    "interrupted; nothing was published");
+        return ret;
+    }
+    if (ret == 0)
+        ret = live_receive(live, 0, &type, &body);
+    if (ret == 1 && type == KEEPER_SNAPSHOT_DONE) {
+        *ret_done = body.snapshot_done;
+        return 0;
+    }
+    if (ret == 1 && type == KEEPER_REFUSED) {
+        *f = body.refused;
+        return -EINVAL;
+    }
+    if (ret == 1 && type == KEEPER_ENDED)
+        failure_set(f, "machine_ended", live->record.name, NULL,
+                    "the machine %s ended before its snapshot was made",
+                    live->record.name);
+    else
+        failure_set(f, "keeper_lied", live->record.name, NULL,
+                    "the keeper of the machine %s did not answer as expected",
+                    live->record.name);
+    return -EPROTO;
+}
+
 /* Who listens at the other end: the keeper's process, by the kernel's word. */
 static pid_t keeper_of(int sock)
 {

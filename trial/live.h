@@ -107,4 +107,13 @@ void live_explain(const struct live *live, uint32_t type,
 void live_exec(struct live *live, const struct trial_spec *spec, bool keep_tail,
                struct trial_result *ret_result);
 
+/*
+ * Has the keeper make a snapshot of the machine, which goes on, in the absolute
+ * folder dir. cancel_fd (-1: none) becoming readable gives up: nothing is
+ * published. 0; -ECANCELED; or a negative errno with *f filled.
+ */
+int live_snapshot(struct live *live, const struct keeper_snapshot *request,
+                  int cancel_fd, struct keeper_snapshot_done *ret_done,
+                  struct failure *f) __attribute__((warn_unused_result));
+
 #endif

@@ -342,7 +342,7 @@ static void dispatch(struct runner *r, const struct pollfd *polls)
     if (polls[SOURCE_AGENT].revents && r->phase != RUNNER_OVER)
         on_agent(r, polls[SOURCE_AGENT].revents);
     if (polls[SOURCE_MONITOR].revents)
-        runner_on_monitor(r);
+        (void)runner_on_monitor(r);
     if (polls[SOURCE_STDIN].revents && runner_stdin_wanted(r))
         runner_stdin(r);
     if (polls[SOURCE_STDOUT].revents & POLLOUT)
@@ -401,8 +401,8 @@ static void stop_machine(struct runner *r)
             r->facts->cause = "monitor_hung";
             break;
         }
-        if (poll(&p, 1, 100) > 0)
-            runner_on_monitor(r);
+        if (!runner_on_monitor(r))
+            (void)poll(&p, 1, 100);
     }
     if (r->client && r->facts->timed_out)
         runner_agent_process(r, POLLIN);

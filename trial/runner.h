@@ -151,8 +151,11 @@ void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced);
 /* The loop is over: stops the machine and has it saved, if it is ready. */
 void runner_freeze(struct runner *r);
 
-/* The monitor's socket is readable: takes one event. */
-void runner_on_monitor(struct runner *r);
+/*
+ * The monitor's socket is readable, or may have been while an order waited for
+ * its answer: takes one event. False if there was none.
+ */
+bool runner_on_monitor(struct runner *r);
 /* Waits for its end and blames it for a bad one; kills it if need be. */
 void runner_reap_monitor(struct runner *r);
 /* Counters came: limits that the host enforces. */

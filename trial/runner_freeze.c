@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "base/io.h"
+#include "trial/keeper_runner.h"
 #include "trial/runner.h"
 
 /* Syncing, dropping caches and clearing free memory, on a slow host. */
@@ -102,8 +103,10 @@ void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced)
     struct runner *r = arg;
     struct trial_freeze *freeze = r->spec->freeze;
 
-    if (r->phase != RUNNER_QUIESCE)
+    if (r->phase != RUNNER_QUIESCE) {
+        keeper_on_quiesced(r->spec->keeper, quiesced);
         return;
+    }
     if (quiesced->err != 0) {
         runner_fail(r, "quiesce_failed", "agent",
                     "let the warm-up leave nothing behind but the process "

@@ -175,7 +175,7 @@ void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
     }
 }
 
-void runner_on_monitor(struct runner *r)
+bool runner_on_monitor(struct runner *r)
 {
     struct monitor_event event;
 
@@ -203,6 +203,7 @@ void runner_on_monitor(struct runner *r)
     case MONITOR_EVENT_NONE:
         break;
     }
+    return event.kind != MONITOR_EVENT_NONE;
 }
 
 /* A word of farewell does not excuse a monitor that then crashes. */

@@ -12,6 +12,7 @@
 
 #include "base/digest.h"
 #include "base/io.h"
+#include "trial/keeper_runner.h"
 #include "trial/runner.h"
 
 #define SEED_SIZE 32u
@@ -77,8 +78,10 @@ void runner_on_restored(void *arg, const struct proto_restored *restored)
     };
     struct runner *r = arg;
 
-    if (r->phase != RUNNER_RESTORE)
+    if (r->phase != RUNNER_RESTORE) {
+        keeper_on_restored(r->spec->keeper, restored);
         return;
+    }
     if (restored->err != 0) {
         runner_fail(r, "not_acknowledged", r->spec->restore->snapshot->dir,
                     "use an image built by this version",

@@ -97,8 +97,8 @@ static void ask_for_stats(struct runner *r)
     while (!r->stats_seen && !r->machine_ended && io_now_ns() < deadline) {
         struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
 
-        if (poll(&p, 1, STATS_WAIT_MS) > 0)
-            runner_on_monitor(r);
+        if (!runner_on_monitor(r))
+            (void)poll(&p, 1, STATS_WAIT_MS);
     }
 }
 

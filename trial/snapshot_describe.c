@@ -51,8 +51,6 @@ static int describe_image(const struct image *image,
     if (ret == 0)
         ret = snapshot_manifest_set(&m->image_name, image->name);
     if (ret == 0)
-        ret = snapshot_manifest_set(&m->kernel_release, image->kernel_release);
-    if (ret == 0)
         ret = snapshot_manifest_set(&m->user, image->user);
     if (ret == 0)
         ret = snapshot_manifest_set(&m->workdir, image->workdir);

@@ -10,7 +10,8 @@
 
 /*
  * What the machine, its image and this host are, and its disks' bases, which
- * are read and stored by the writer. Pre: machine_open or machine_restore, and
+ * are read and stored by the writer; the kernel's release is what the guest
+ * says, later. Pre: machine_open or machine_restore, and
  * its descriptors not given away yet. *ret_m is initialised; the caller frees
  * it, on failure too. *ret_files gets the files the monitor is to fill
  * (borrowed from the writer). 0, or a negative errno with *f filled.

@@ -80,8 +80,11 @@ static void fill(enum keeper_message type)
         in.ended = (struct keeper_ended){
             .kind = OUTCOME_LAST, .by_host = true, .cause = "cause"};
         break;
+    case KEEPER_SNAPSHOT:
+        in.snapshot = (struct keeper_snapshot){1, "/a"};
+        break;
     case KEEPER_SNAPSHOT_DONE:
-        in.snapshot_done = (struct keeper_snapshot_done){1, 2};
+        in.snapshot_done = (struct keeper_snapshot_done){1, 2, 3, "id"};
         break;
     default:
         break;
