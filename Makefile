@@ -168,10 +168,10 @@ $(BUILD)/tests/unit/%: $(BUILD)/obj/tests/unit/%.o $(TEST_LIBS)
 		-Wl,--end-group $(CHECK_LIBS) -lfdt $(HARNESS_LIBS)
 
 $(BUILD)/tests/vm/%: $(BUILD)/obj/tests/vm/%.o $(LIBTESTS) $(LIBTRIAL) \
-		$(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)
+		$(LIBVMM) $(LIBVMMPUBLIC) $(LIBPROTO) $(LIBDEVICES) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ -lfdt $(HARNESS_LIBS)
 
 $(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIBTRIAL) $(LIBVMMPUBLIC) \
 		$(LIBPROTO) $(LIBBASE)

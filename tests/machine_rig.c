@@ -207,7 +207,10 @@ static bool await(struct machine_rig *rig, enum monitor_msg type)
 bool rig_order(struct machine_rig *rig, enum monitor_msg order, const int *fds,
                size_t fd_count, enum monitor_msg answer)
 {
-    if (msg_send(rig->vmm.sock, order, NULL, 0, fds, fd_count) < 0)
+    int ret = msg_send(rig->vmm.sock, order, NULL, 0, fds, fd_count);
+
+    /* One that is gone has left its last word. */
+    if (ret < 0 && ret != -EPIPE)
         return fail(rig, "the monitor", "it does not take orders");
     return await(rig, answer);
 }

@@ -372,7 +372,7 @@ static int handle_config(struct control_loop *c, struct msg *m)
     restore = config.state_fd >= 0;
     ret = machine_build(&config, dialer, &c->machine, &error);
     if (ret == 0)
-        ret = restore ? machine_restore(c->machine, &error)
+        ret = restore ? machine_load(c->machine, &error)
                       : machine_boot(c->machine, &error);
     ret = ret < 0 ? send_error(c, &error) : serve_machine(c);
     machine_free(c->machine);

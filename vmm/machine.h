@@ -5,7 +5,7 @@
  *
  *   machine_build      the same for every machine, however it gets its state
  *   machine_boot       gives it the state of a kernel about to start, or
- *   machine_restore    the state of a snapshot
+ *   machine_load       the state of a snapshot
  *   machine_start      runs the vCPU threads
  *   machine_run        the device thread's event loop, until the end or a break
  *   machine_halt       vCPUs stopped and joined; then statistics are final
@@ -58,7 +58,7 @@ int machine_boot(struct machine *m, struct monitor_error *ret_error)
  * Loads the state of the snapshot that the configuration names. Memory and
  * disks have been its own since machine_build. Pre: built, not started.
  */
-int machine_restore(struct machine *m, struct monitor_error *ret_error)
+int machine_load(struct machine *m, struct monitor_error *ret_error)
     __attribute__((warn_unused_result));
 
 /*

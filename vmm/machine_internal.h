@@ -65,6 +65,13 @@ int machine_fail(struct monitor_error *error, enum monitor_error_code code,
  */
 int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
     __attribute__((warn_unused_result));
+/*
+ * Loads the origin's state, as often as wanted; age: of all vCPUs. After an
+ * error it may be loaded again, but not run.
+ */
+int machine_load_origin(struct machine *m, enum vcpu_age age,
+                        struct monitor_error *ret_error)
+    __attribute__((warn_unused_result));
 /* Pristine no more: a restored guest's first steps are prepared. */
 void machine_announce(struct machine *m);
 

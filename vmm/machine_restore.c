@@ -92,7 +92,7 @@ static int check_cpu(struct machine *m, struct state_reader cpu,
 int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
 {
     char why[STATE_WHY_MAX + 1];
-    struct state_reader r;
+    struct state_reader r = {0};
     struct state_file f;
     int ret;
 
@@ -131,8 +131,8 @@ static int load_vcpu(struct machine *m, unsigned id, enum vcpu_age age,
 }
 
 /* The vCPUs come first, although the VM's section does in the file. */
-static int load_state(struct machine *m, enum vcpu_age age,
-                      struct monitor_error *ret_error)
+int machine_load_origin(struct machine *m, enum vcpu_age age,
+                        struct monitor_error *ret_error)
 {
     char why[STATE_WHY_MAX + 1];
     struct state_reader vm;
@@ -155,9 +155,9 @@ static int load_state(struct machine *m, enum vcpu_age age,
     return ret < 0 ? refuse(ret_error, ret, why) : 0;
 }
 
-int machine_restore(struct machine *m, struct monitor_error *ret_error)
+int machine_load(struct machine *m, struct monitor_error *ret_error)
 {
-    int ret = load_state(m, VCPU_NEW, ret_error);
+    int ret = machine_load_origin(m, VCPU_NEW, ret_error);
 
     if (ret < 0)
         return ret;
@@ -185,7 +185,7 @@ int machine_roll_back(struct machine *m, struct monitor_rolled_back *ret_done,
         return machine_fail(ret_error, MONITOR_ERROR_MEMORY, ret,
                             "the memory cannot be put back: %s",
                             strerror(-ret));
-    ret = load_state(m, VCPU_RAN, ret_error);
+    ret = machine_load_origin(m, VCPU_RAN, ret_error);
     if (ret < 0)
         return ret;
     ret = device_set_reset_disks(&m->devices, &m->config);

@@ -355,7 +355,7 @@ int state_file_compare(const void *a, size_t a_len, const void *b, size_t b_len,
 {
     struct state_difference *d = ret_difference;
     struct state_section sa = {0}, sb = {0};
-    struct state_file fa, fb;
+    struct state_file fa = {0}, fb = {0};
     int more_a, more_b, ret;
 
     *d = (struct state_difference){0};

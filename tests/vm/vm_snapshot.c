@@ -115,6 +115,26 @@ static bool ten_deep(const struct snapshot_test *t, struct machine_rig *rig)
     return ok;
 }
 
+/* Cut anywhere, with accesses and requests on their way: nothing is lost. */
+static bool any_moment(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    bool ok = boot(t, rig);
+
+    srandom(1);
+    for (unsigned i = 0; ok && i < 30; i++) {
+        struct rig_files f;
+
+        usleep((useconds_t)(random() % 3000));
+        rig_files_open(&f, 0);
+        ok = rig_pause(rig) && rig_save(rig, &f) && rig_stop(rig);
+        if (ok)
+            rig_end(rig);
+        ok = ok && restore(t, rig, &f, false) && rig_start(rig);
+        rig_files_close(&f);
+    }
+    return ok && rig_hear(rig, t->sign, 1) && rig_stop(rig);
+}
+
 /* Rolled back it is as it was, however often, and runs again. */
 static bool rollback(const struct snapshot_test *t, struct machine_rig *rig)
 {
@@ -150,6 +170,10 @@ static const struct snapshot_test tests[] = {
     {"ten deep", "timer", 1, 't', ten_deep},
     {"ten deep", "reads", 1, '.', ten_deep},
     {"ten deep", "rng_queue", 1, '.', ten_deep},
+    {"any moment", "reads", 1, '.', any_moment},
+    {"any moment", "rng_queue", 1, '.', any_moment},
+    {"any moment", "four_cpus", 4, '.', any_moment},
+    {"any moment", "deadline", 1, 'd', any_moment},
     {"rolled back", "tick", 1, '.', rollback},
     {"rolled back", "patterns", 1, '.', rollback},
     {"rolled back", "four_cpus", 4, '.', rollback},
