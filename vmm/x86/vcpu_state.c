@@ -17,6 +17,10 @@
 /* Frequencies this close are one (KVM's own measure): parts per million. */
 #define TSC_TOLERANCE_PPM 250u
 
+/* In-service registers of the LAPIC's page. */
+#define LAPIC_ISR 0x100u
+#define LAPIC_ISR_END 0x180u
+
 /* A save or load in progress. */
 struct context {
     const struct vcpu_place *vcpu;
@@ -322,6 +326,47 @@ static int load_xcrs(const struct context *c, struct state_reader *r)
     return ret < 0 ? fail(c, ret, "KVM_SET_XCRS") : 0;
 }
 
+/*
+ * KVM computes the processor priority of a LAPIC that is loaded before it
+ * counts the interrupts in service, so from those it had before: loaded twice
+ * it is right. (It would be the next time it is looked at, too; but the state
+ * is to be the same.)
+ */
+static int set_lapic(const struct context *c, struct kvm_lapic_state *lapic)
+{
+    bool in_service = false;
+    int ret = kvm_ioctl(c->vcpu->vcpu_fd, KVM_SET_LAPIC, lapic);
+
+    for (unsigned at = LAPIC_ISR; at < LAPIC_ISR_END; at++)
+        in_service |= lapic->regs[at] != 0;
+    if (ret == 0 && in_service)
+        ret = kvm_ioctl(c->vcpu->vcpu_fd, KVM_SET_LAPIC, lapic);
+    return ret;
+}
+
+static int load_lapic(const struct context *c, struct state_reader *r)
+{
+    struct kvm_lapic_state lapic;
+    int ret;
+
+    state_get_fields(r, &lapic, lapic_fields, ARRAY_SIZE(lapic_fields));
+    if (state_reader_finish(r) < 0)
+        return -EBADMSG;
+    ret = set_lapic(c, &lapic);
+    return ret < 0 ? fail(c, ret, "KVM_SET_LAPIC") : 0;
+}
+
+static int save_lapic(const struct context *c, struct state_writer *w)
+{
+    struct kvm_lapic_state lapic;
+    int ret = kvm_ioctl(c->vcpu->vcpu_fd, KVM_GET_LAPIC, &lapic);
+
+    if (ret < 0)
+        return fail(c, ret, "KVM_GET_LAPIC");
+    state_put_fields(w, &lapic, lapic_fields, ARRAY_SIZE(lapic_fields));
+    return 0;
+}
+
 static int save_msrs(const struct context *c, struct state_writer *w)
 {
     int ret = 0;
@@ -381,8 +426,7 @@ static const struct step steps[] = {
     OWN_STEP("xcrs", false, save_xcrs, load_xcrs),
     STRUCT_STEP("dbgr", KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, debugregs_fields,
                 "DEBUGREGS"),
-    STRUCT_STEP(STATE_GROUP_LAPIC, KVM_GET_LAPIC, KVM_SET_LAPIC, lapic_fields,
-                "LAPIC"),
+    OWN_STEP(STATE_GROUP_LAPIC, false, save_lapic, load_lapic),
     OWN_STEP(STATE_GROUP_MSRS, false, save_msrs, load_msrs),
     STRUCT_STEP("evnt", KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, events_fields,
                 "VCPU_EVENTS"),
@@ -394,7 +438,6 @@ union registers {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct kvm_debugregs debugregs;
-    struct kvm_lapic_state lapic;
     struct kvm_vcpu_events events;
 };
 
