@@ -143,18 +143,19 @@ int64_t snapshot_settles_at(const struct snapshot *snapshot)
     return newest;
 }
 
-/* Like mkdir -p for the two last folders of the path. */
+/* Like mkdir -p; what fails is found when the stamp is written. */
 static void make_folders(const char *folder)
 {
-    char *parent = strdup(folder);
-    char *slash = parent ? strrchr(parent, '/') : NULL;
+    char *path = strdup(folder);
 
-    if (slash) {
+    for (char *slash = path ? strchr(path + 1, '/') : NULL; slash;
+         slash = strchr(slash + 1, '/')) {
         *slash = '\0';
-        (void)mkdir(parent, 0700);
+        (void)mkdir(path, 0700);
+        *slash = '/';
     }
     (void)mkdir(folder, 0700);
-    free(parent);
+    free(path);
 }
 
 /* Written beside and renamed: a stamp is whole or not there. */
