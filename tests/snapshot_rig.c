@@ -335,7 +335,7 @@ static int put_leaf(void *ctx, uint64_t chunk, const uint8_t leaf[DIGEST_SIZE])
     return 0;
 }
 
-/* `leaves` and the root, of a snapshot that is no diff and holds all bases. */
+/* `leaves` and the root, of a snapshot that holds all bases. */
 static void reseal_leaves(const char *dir, struct snapshot_manifest *m)
 {
     struct snapshot_region regions[SNAPSHOT_REGIONS_MAX];
@@ -391,8 +391,8 @@ void snapshot_rig_reseal(const char *dir)
 
     ck_assert_int_eq(snapshot_manifest_parse(text, len, &m, err), 0);
     free(text);
-    ck_assert(!m.has_parent);
-    reseal_leaves(dir, &m);
+    if (!m.has_parent)
+        reseal_leaves(dir, &m);
     for (uint32_t i = 0; i < m.file_count; i++)
         reseal_file(dir, &m.files[i]);
     ck_assert_msg(snapshot_manifest_encode(&m, &text, &len, err) == 0, "%s",

@@ -65,7 +65,8 @@ uint8_t *snapshot_rig_read(const char *path, size_t *ret_len);
 void snapshot_rig_write(const char *path, const void *bytes, size_t len);
 /*
  * Computes all digests of a snapshot anew, after a file of it was changed by
- * force: what is left to refuse it is the reader of that file.
+ * force: what is left to refuse it is the reader of that file. (A diff's leaves
+ * stay as they are: they are of more than its own files.)
  */
 void snapshot_rig_reseal(const char *dir);
 /* Overwrites bytes of a published file. */

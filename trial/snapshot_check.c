@@ -255,7 +255,7 @@ int snapshot_check_chunk(int fd, const struct snapshot_region *region,
     ssize_t n = buf ? io_pread_full(fd, buf, len, start) : -ENOMEM;
 
     if (n == (ssize_t)len) {
-        digest_sum(buf, len, have);
+        snapshot_leaf(buf, len, have);
         n = io_pread_full(leaves_fd, want, sizeof(want),
                           (region->first + i) * DIGEST_SIZE);
         if (n == (ssize_t)sizeof(want))

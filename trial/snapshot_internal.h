@@ -96,6 +96,10 @@ struct snapshot_walk {
 int snapshot_walk(const struct snapshot_walk *walk)
     __attribute__((warn_unused_result));
 
+/* The leaf of one chunk: its SHA-256, quickly if it is all zeros. */
+void snapshot_leaf(const void *chunk, size_t len,
+                   uint8_t ret_leaf[DIGEST_SIZE]);
+
 /* The Merkle root of one file, as hex; errors as snapshot_walk. */
 int snapshot_tree(int fd, uint64_t bytes, const struct sparse_cancel *cancel,
                   char ret_hex[DIGEST_HEX_SIZE])

@@ -104,8 +104,9 @@ void snapshot_stage_end(struct snapshot_stage *stage)
 {
     if (!stage->out)
         return;
-    if (stage->temp[0] && stage->dir_fd >= 0) {
-        empty_folder(stage->dir_fd);
+    if (stage->temp[0]) {
+        if (stage->dir_fd >= 0)
+            empty_folder(stage->dir_fd);
         (void)unlinkat(stage->folder_fd, stage->temp, AT_REMOVEDIR);
     }
     io_close(&stage->dir_fd);

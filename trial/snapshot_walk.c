@@ -18,6 +18,14 @@ static const uint8_t zero_leaf[DIGEST_SIZE] = {
     0xd3, 0xb3, 0x65, 0x82, 0xb8, 0xaf, 0x90, 0x9f, 0xcb, 0x58,
 };
 
+void snapshot_leaf(const void *chunk, size_t len, uint8_t ret_leaf[DIGEST_SIZE])
+{
+    if (len == SNAPSHOT_CHUNK && sparse_is_zero(chunk, len))
+        memcpy(ret_leaf, zero_leaf, DIGEST_SIZE);
+    else
+        digest_sum(chunk, len, ret_leaf);
+}
+
 /* A walk under way. */
 struct state {
     const struct snapshot_walk *walk;
@@ -89,9 +97,7 @@ static int walk_chunk(struct state *s, uint64_t chunk)
         ret = feed_plain(s, start, len);
     if (ret != 0)
         return ret;
-    if (len == SNAPSHOT_CHUNK && (hole || sparse_is_zero(s->buf, len)))
-        return w->leaf(w->ctx, chunk, zero_leaf);
-    digest_sum(s->buf, len, leaf);
+    snapshot_leaf(s->buf, len, leaf);
     return w->leaf(w->ctx, chunk, leaf);
 }
 

@@ -293,6 +293,42 @@ START_TEST(damaged_diff_is_named)
 }
 END_TEST
 
+/* With all digests of the diff right, what it makes with its parent is not. */
+static const struct {
+    const char *file;
+    uint64_t offset;
+    uint8_t byte;
+    enum snapshot_check check; /* the least that finds it */
+} resealed[] = {
+    {"memory.map", 12, 0xff, SNAPSHOT_CHECK_FULL}, /* pages it has not */
+    {"memory", 4096, 1, SNAPSHOT_CHECK_FULL},
+    {"disk-scratch.map", 2, 0xff, SNAPSHOT_CHECK_NONE},
+    {"disk-scratch.cow", 4096 + 2, 0xff, SNAPSHOT_CHECK_NONE},  /* nowhere */
+    {"disk-scratch.cow", 4096 + 18, 0xff, SNAPSHOT_CHECK_NONE}, /* no cluster */
+    {"disk-scratch.cow", 0, 0xff, SNAPSHOT_CHECK_NONE},
+    {"disk-scratch.cow", 65536 + 3 * 65536, 0xff, SNAPSHOT_CHECK_FULL},
+};
+
+START_TEST(resealed_diff_is_refused)
+{
+    struct snapshot *s = NULL;
+    struct failure f = {.code = ""};
+    char dir[128], path[160];
+
+    snapshot_rig_page(&rig, 1, 500);
+    snapshot_rig_cluster(&rig, 3, 502);
+    make_from("s/b", "s/a");
+    snprintf(dir, sizeof(dir), "%s/s/b", rig.dir);
+    snprintf(path, sizeof(path), "%s/%s", dir, resealed[_i].file);
+    snapshot_rig_poke(path, resealed[_i].offset, &resealed[_i].byte, 1);
+    snapshot_rig_reseal(dir);
+    ck_assert_int_lt(
+        snapshot_rig_try_open(&rig, "s/b", resealed[_i].check, &s, &f), 0);
+    ck_assert_msg(strcmp(f.code, "snapshot_damaged") == 0, "%s: %s", f.code,
+                  f.message);
+}
+END_TEST
+
 /* The parent changes while the diff is used. */
 START_TEST(parents_are_watched)
 {
@@ -470,6 +506,8 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, damaged_parent_is_named, 0, 4);
     tcase_add_loop_test(tc, damaged_diff_is_named, 0,
                         (int)ARRAY_SIZE(diff_files));
+    tcase_add_loop_test(tc, resealed_diff_is_refused, 0,
+                        (int)ARRAY_SIZE(resealed));
     tcase_add_test(tc, parents_are_watched);
     tcase_add_test(tc, other_machines_are_no_parents);
     tcase_add_test(tc, diff_without_parents_can_be_looked_at);
