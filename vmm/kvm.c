@@ -29,6 +29,12 @@ static const struct {
     {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},           /* QueueNotify */
     {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"}, /* stop without race */
     {KVM_CAP_CHECK_EXTENSION_VM, "KVM_CAP_CHECK_EXTENSION_VM"},
+    /* Without these a machine cannot be saved and loaded. */
+    {KVM_CAP_XSAVE, "KVM_CAP_XSAVE"},
+    {KVM_CAP_XCRS, "KVM_CAP_XCRS"},
+    {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
+    {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
+    {KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
 };
 
 _Static_assert(ARRAY_SIZE(needed) <= PROBE_MISSING_MAX, "all can be named");
@@ -59,6 +65,11 @@ int kvm_extension(int fd, int capability)
         kvm_ioctl_value(fd, KVM_CHECK_EXTENSION, (unsigned long)capability);
 
     return ret < 0 ? 0 : ret;
+}
+
+const char *kvm_needed_name(unsigned i)
+{
+    return i < ARRAY_SIZE(needed) ? needed[i].name : NULL;
 }
 
 int kvm_check(int kvm_fd, struct kvm_missing *ret_missing)

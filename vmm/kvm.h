@@ -24,6 +24,9 @@ struct kvm_missing {
     const char *names[PROBE_MISSING_MAX];
 };
 
+/* Name i of the list of needed capabilities; NULL behind the last. */
+const char *kvm_needed_name(unsigned i);
+
 /*
  * Checks the API version and every needed capability. Returns 0; -ENOTTY if
  * kvm_fd is not KVM; -EPROTO for another API version; -EOPNOTSUPP with

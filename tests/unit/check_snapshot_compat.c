@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/snapshot_rig.h"
+#include "vmm/kvm.h"
 
 static struct snapshot_manifest m;
 static struct monitor_probe probe;
@@ -105,6 +106,24 @@ START_TEST(missing_capabilities_are_named)
 }
 END_TEST
 
+static bool is_on_the_monitors_list(const char *name)
+{
+    for (unsigned i = 0; kvm_needed_name(i); i++)
+        if (strcmp(kvm_needed_name(i), name) == 0)
+            return true;
+    return false;
+}
+
+/* One the probe never asks for would never be found missing. */
+START_TEST(the_probe_knows_all_that_is_needed)
+{
+    ck_assert_ptr_nonnull(m.kvm_needed[0]);
+    for (unsigned i = 0; m.kvm_needed[i]; i++)
+        ck_assert_msg(is_on_the_monitors_list(m.kvm_needed[i]), "%s",
+                      m.kvm_needed[i]);
+}
+END_TEST
+
 START_TEST(other_pages_are_refused)
 {
     m.page_size = 65536;
@@ -185,6 +204,7 @@ int main(void)
     tcase_add_test(tc, missing_features_are_named);
     tcase_add_test(tc, other_makers_are_refused);
     tcase_add_test(tc, missing_capabilities_are_named);
+    tcase_add_test(tc, the_probe_knows_all_that_is_needed);
     tcase_add_test(tc, other_pages_are_refused);
     tcase_add_test(tc, hidden_features_are_not_needed);
     tcase_add_test(tc, names_are_those_of_the_probe);
