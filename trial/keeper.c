@@ -15,7 +15,8 @@
 #include "base/text.h"
 #include "trial/keeper_internal.h"
 
-#define MS 1000000ull /* nanoseconds */
+#define MS 1000000ull  /* nanoseconds */
+#define FIXED_POLLS 3u /* before those of the clients */
 /* How long clients that do not read may hold up the keeper's end. */
 #define FAREWELL_MS 1000u
 
@@ -165,6 +166,7 @@ void keeper_give_up(struct keeper *k)
         return;
     k->unavailable = true;
     (void)keeper_refuses(k, &body.ended.failure);
+    keeper_snapshot_abort(k); /* its client is told below */
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++) {
         struct keeper_client *c = &k->clients[i];
 
@@ -239,6 +241,7 @@ size_t keeper_polls(const struct keeper *k, struct pollfd *ret_polls)
     ret_polls[count++] = (struct pollfd){k->listen_fd, POLLIN, 0};
     /* No events: that its other end is gone is told without. */
     ret_polls[count++] = (struct pollfd){k->starter_fd, 0, 0};
+    ret_polls[count++] = (struct pollfd){keeper_snapshot_fd(k), POLLIN, 0};
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++) {
         const struct keeper_client *c = &k->clients[i];
 
@@ -263,8 +266,8 @@ void keeper_dispatch(struct keeper *k, const struct pollfd *polls, size_t count)
 {
     if (!k)
         return;
-    for (size_t i = 2; i < count; i++) {
-        struct keeper_client *c = &k->clients[i - 2];
+    for (size_t i = FIXED_POLLS; i < count; i++) {
+        struct keeper_client *c = &k->clients[i - FIXED_POLLS];
 
         /* One that came into a free place since was not polled. */
         if (polls[i].revents && c->state != CLIENT_FREE &&
@@ -280,17 +283,19 @@ void keeper_dispatch(struct keeper *k, const struct pollfd *polls, size_t count)
     if (polls[1].revents & (POLLHUP | POLLERR) && k->starter_fd >= 0)
         runner_cancel(k->runner, "starter_left",
                       "cancelled: who started the machine left");
+    if (polls[2].revents && polls[2].fd == keeper_snapshot_fd(k))
+        keeper_snapshot_on_helper(k);
     if (polls[0].revents)
         accept_client(k);
 }
 
 uint64_t keeper_due_ns(const struct keeper *k)
 {
-    uint64_t due = UINT64_MAX;
+    uint64_t due = k ? keeper_snapshot_due_ns(k) : UINT64_MAX;
 
     if (!k)
         return due;
-    if (k->expire_ns != 0)
+    if (k->expire_ns != 0 && k->expire_ns < due)
         due = k->expire_ns;
     if (k->stop_ns != 0 && k->stop_ns < due)
         due = k->stop_ns;
@@ -310,6 +315,7 @@ void keeper_on_clock(struct keeper *k, uint64_t now_ns)
         return;
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX && !k->unavailable; i++)
         keeper_request_on_clock(k, &k->clients[i], now_ns);
+    keeper_snapshot_on_clock(k, now_ns);
     if (k->expire_ns != 0 && now_ns >= k->expire_ns) {
         k->expired = true;
         runner_time_out(k->runner, "ttl");

@@ -2,10 +2,10 @@
 /*
  * Inside of a keeper, shared by its parts and nobody else:
  *
- * keeper.c        the machine: its socket, its time, its end
- * keeper_client.c a connection: messages in, and out as it takes them
- * keeper_exec.c   what a client has the agent do: commands and files
- * keeper_snapshot.c  a snapshot of the machine, which goes on
+ * keeper.c          the machine: its socket, its time, its end
+ * keeper_client.c   a connection: messages in, and out as it takes them
+ * keeper_exec.c     what a client has the agent do: commands and files
+ * keeper_snapshot.c a snapshot of the machine, which goes on
  */
 #ifndef MICROSBX_TRIAL_KEEPER_INTERNAL_H
 #define MICROSBX_TRIAL_KEEPER_INTERNAL_H
@@ -68,6 +68,7 @@ struct keeper {
     uint64_t stop_ns; /* the grace is over; 0: none */
     struct keeper_client clients[KEEPER_CLIENTS_MAX];
     struct keeper_freeze *freeze; /* owned; NULL: no snapshot under way */
+    bool parking; /* the agent was asked to, and does not serve all again */
     /* What a snapshot describes: a copy with descriptors of its own. */
     struct machine origin;
     bool has_origin;
@@ -111,6 +112,12 @@ void keeper_snapshot_begin(struct keeper *k, struct keeper_client *c,
 void keeper_snapshot_forget(struct keeper *k, const struct keeper_client *c);
 /* Ends one that is under way, unpublished. */
 void keeper_snapshot_abort(struct keeper *k);
+/* Its helper's socket, to be read; -1: there is none. */
+int keeper_snapshot_fd(const struct keeper *k);
+void keeper_snapshot_on_helper(struct keeper *k);
+/* When the agent must be parked; UINT64_MAX: none is waited for. */
+uint64_t keeper_snapshot_due_ns(const struct keeper *k);
+void keeper_snapshot_on_clock(struct keeper *k, uint64_t now_ns);
 /* Lets go of the origin's descriptors. */
 void keeper_forget_machine(struct keeper *k);
 

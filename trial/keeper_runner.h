@@ -13,8 +13,8 @@
 #include "trial/keeper.h"
 #include "trial/runner.h"
 
-/* The socket, the starter and each client. */
-#define KEEPER_POLLS_MAX (KEEPER_CLIENTS_MAX + 2u)
+/* The socket, the starter, a snapshot's helper and each client. */
+#define KEEPER_POLLS_MAX (KEEPER_CLIENTS_MAX + 3u)
 
 /* Before the loop. runner outlives the loop, not the keeper. */
 void keeper_attach(struct keeper *k, struct runner *runner);
