@@ -260,6 +260,109 @@ static void play_trial(const char *mode)
     pause();
 }
 
+static void send_dials(unsigned count)
+{
+    uint8_t dial[12] = {0};
+
+    for (unsigned i = 0; i < count; i++) {
+        dial[0] = (uint8_t)i;
+        send_message(MONITOR_VSOCK_DIAL, dial, sizeof(dial));
+    }
+}
+
+/* How many of the dials are answered, before something else comes. */
+static void count_refusals(struct msg *m, unsigned expected)
+{
+    while (expected > 0) {
+        if (msg_receive(SOCK, m) != 1 || m->type != MONITOR_VSOCK_DIAL_REPLY ||
+            m->fd_count != 0)
+            _exit(96);
+        expected--;
+    }
+}
+
+static void send_saved(void)
+{
+    const struct monitor_saved saved = {.pages = 11, .clusters = 22};
+    uint8_t buf[64];
+    size_t len;
+
+    if (monitor_saved_encode(&saved, buf, sizeof(buf), &len) != 0)
+        _exit(99);
+    send_message(MONITOR_SAVED, buf, len);
+}
+
+static void send_rolled_back(void)
+{
+    const struct monitor_rolled_back done = {.pages = 33,
+                                             .by = MONITOR_ROLLBACK_DROPPED};
+    uint8_t buf[64];
+    size_t len;
+
+    if (monitor_rolled_back_encode(&done, buf, sizeof(buf), &len) != 0)
+        _exit(99);
+    send_message(MONITOR_ROLLED_BACK, buf, len);
+}
+
+/* The answers as they should be. */
+static void obey(uint32_t order)
+{
+    switch (order) {
+    case MONITOR_PAUSE:
+        send_message(MONITOR_PAUSED, NULL, 0);
+        break;
+    case MONITOR_RESUME:
+        send_message(MONITOR_RESUMED, NULL, 0);
+        break;
+    case MONITOR_SAVE:
+        send_saved();
+        break;
+    case MONITOR_PROVE:
+        send_message(MONITOR_PROVED, NULL, 0);
+        break;
+    case MONITOR_ROLLBACK:
+        send_rolled_back();
+        break;
+    default:
+        _exit(95);
+    }
+}
+
+/* Orders that wait for an answer. */
+static void play_order(const char *mode, struct msg *m)
+{
+    uint8_t bytes[64] = {0};
+    uint32_t order = m->type;
+    int number = 0;
+
+    if (!strcmp(mode, "order obey")) {
+        obey(order);
+    } else if (!strcmp(mode, "order chat")) {
+        send_message(MONITOR_RUNNING, bytes, 8);
+        send_dials(12);
+        count_refusals(m, 5);
+        obey(order);
+    } else if (!strcmp(mode, "order exit")) {
+        send_dials(8);
+        send_exit(0);
+        _exit(0);
+    } else if (!strcmp(mode, "order die")) {
+        _exit(0);
+    } else if (!strcmp(mode, "order long")) {
+        send_message(MONITOR_PAUSED + order - MONITOR_PAUSE, bytes, 63);
+    } else if (!strcmp(mode, "order other")) {
+        send_message(MONITOR_READY, NULL, 0);
+    } else if (sscanf(mode, "order error %d", &number) == 1) {
+        struct monitor_error e = {
+            .code = MONITOR_ERROR_STATE, .error = number, .text = "the reason"};
+        size_t len;
+
+        if (monitor_error_encode(&e, bytes, sizeof(bytes), &len) != 0)
+            _exit(99);
+        send_message(MONITOR_ERROR, bytes, len);
+    } /* "order silence": none */
+}
+
 static void __attribute__((noreturn)) play(void)
 {
     struct rlimit none = {0};
@@ -274,6 +377,8 @@ static void __attribute__((noreturn)) play(void)
         msg_close_fds(&m); /* before the answer: a test counts them */
         if (m.type == MONITOR_CONFIG || m.type == MONITOR_PROBE)
             play_build(mode);
+        else if (m.type >= MONITOR_PAUSE && m.type <= MONITOR_ROLLBACK)
+            play_order(mode, &m);
         else if (m.type == MONITOR_START && !strcmp(mode, "machine"))
             play_machine(&m);
         else if (m.type == MONITOR_START && !strncmp(mode, "trial", 5))
@@ -644,6 +749,157 @@ START_TEST(test_probe_lies)
 }
 END_TEST
 
+/* ---- orders that wait for their answers ---- */
+
+static struct monitor_saved saved;
+static struct monitor_rolled_back rolled_back;
+
+/* Gives the order with this number. */
+static int order(int number)
+{
+    struct monitor_save_files files = {.state_fd = 0, .memory_fd = 1};
+
+    memset(&failure, 0, sizeof(failure));
+    switch (number) {
+    case 0:
+        return monitor_pause(monitor, &failure);
+    case 1:
+        return monitor_resume(monitor, &failure);
+    case 2:
+        files.disk_count = 1;
+        files.disk_fds[0] = 2;
+        return monitor_save(monitor, &files, &saved, &failure);
+    case 3:
+        return monitor_prove(monitor, 0, 1, &failure);
+    default:
+        return monitor_rollback(monitor, &rolled_back, &failure);
+    }
+}
+
+#define ORDERS 5
+
+START_TEST(test_orders)
+{
+    struct monitor_event e;
+
+    ck_assert_int_eq(build("order obey"), 0);
+    for (int i = 0; i < ORDERS; i++)
+        ck_assert_msg(order(i) == 0, "order %d: %s", i, failure.message);
+    ck_assert_uint_eq(saved.pages, 11);
+    ck_assert_uint_eq(saved.clusters, 22);
+    ck_assert_uint_eq(rolled_back.pages, 33);
+    ck_assert_int_eq(rolled_back.by, MONITOR_ROLLBACK_DROPPED);
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* What comes meanwhile is kept, up to a bound; dials beyond it are refused. */
+START_TEST(test_orders_keep_events)
+{
+    struct monitor_event e;
+
+    ck_assert_int_eq(build("order chat"), 0);
+    ck_assert_msg(order(0) == 0, "%s", failure.message);
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_RUNNING);
+    for (unsigned i = 0; i < 7; i++) {
+        monitor_receive(monitor, &e);
+        ck_assert_int_eq(e.kind, MONITOR_EVENT_DIAL);
+        ck_assert_uint_eq(e.dial_token, i);
+    }
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* A machine that ends first: the order fails, and its end is still told. */
+START_TEST(test_orders_and_the_end)
+{
+    enum monitor_event_kind kind =
+        _i == 0 ? MONITOR_EVENT_EXIT : MONITOR_EVENT_GONE;
+    struct monitor_event e;
+
+    ck_assert_int_eq(build(_i == 0 ? "order exit" : "order die"), 0);
+    ck_assert_int_eq(order(2), -ESHUTDOWN);
+    ck_assert_str_eq(failure.code, "machine_ended");
+    ck_assert_int_eq(order(1), -ESHUTDOWN); /* at once */
+    do {
+        monitor_receive(monitor, &e);
+    } while (e.kind == MONITOR_EVENT_DIAL);
+    ck_assert_int_eq(e.kind, kind);
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_NONE);
+    monitor_free(monitor);
+}
+END_TEST
+
+START_TEST(test_orders_answered_wrongly)
+{
+    ck_assert_int_eq(build("order long"), 0);
+    ck_assert_int_eq(order(_i), -EPROTO);
+    ck_assert_str_eq(failure.code, "monitor_lied");
+    ck_assert(monitor_finish(monitor, 0).lied);
+    monitor_free(monitor);
+}
+END_TEST
+
+/* A message that is neither an answer nor an event. */
+START_TEST(test_orders_other_message)
+{
+    struct monitor_event e;
+
+    ck_assert_int_eq(build("order other"), 0);
+    ck_assert_int_eq(order(0), -ESHUTDOWN);
+    monitor_receive(monitor, &e);
+    ck_assert_int_eq(e.kind, MONITOR_EVENT_GONE);
+    ck_assert(monitor_finish(monitor, 0).lied);
+    monitor_free(monitor);
+}
+END_TEST
+
+static const struct {
+    int error;
+    const char *code;
+} order_errors[] = {
+    {-ENOSPC, "no_space"}, {-EFBIG, "no_space"}, {-EDQUOT, "no_space"},
+    {-EIO, "snapshot"},    {0, "snapshot"},
+};
+
+START_TEST(test_orders_refused)
+{
+    char mode[64];
+    int error = order_errors[_i].error;
+
+    snprintf(mode, sizeof(mode), "order error %d", error);
+    ck_assert_int_eq(build(mode), 0);
+    ck_assert_int_eq(order(2), error ? error : -EINVAL);
+    ck_assert_str_eq(failure.code, order_errors[_i].code);
+    ck_assert_str_eq(failure.message,
+                     "the machine cannot be saved: the reason");
+    monitor_free(monitor);
+}
+END_TEST
+
+/* A caller that has heard enough. */
+START_TEST(test_orders_cancelled)
+{
+    int pipe_fds[2];
+
+    ck_assert_int_eq(pipe(pipe_fds), 0);
+    ck_assert_int_eq(build("order silence"), 0);
+    monitor_set_cancel_fd(monitor, pipe_fds[0]);
+    ck_assert_int_eq(write(pipe_fds[1], "x", 1), 1);
+    ck_assert_int_eq(order(3), -ECANCELED);
+    ck_assert_str_eq(failure.code, "cancelled");
+    monitor_free(monitor);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+}
+END_TEST
+
 /* It gets its socket, /dev/null three times, and no environment. */
 START_TEST(test_inherits_nothing)
 {
@@ -769,6 +1025,14 @@ int main(int argc, char **argv)
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,
                         (int)(sizeof(probes) / sizeof(probes[0])));
+    tcase_add_test(t, test_orders);
+    tcase_add_test(t, test_orders_keep_events);
+    tcase_add_loop_test(t, test_orders_and_the_end, 0, 2);
+    tcase_add_loop_test(t, test_orders_answered_wrongly, 0, ORDERS);
+    tcase_add_test(t, test_orders_other_message);
+    tcase_add_loop_test(t, test_orders_refused, 0,
+                        (int)(sizeof(order_errors) / sizeof(order_errors[0])));
+    tcase_add_test(t, test_orders_cancelled);
     tcase_add_test(t, test_inherits_nothing);
     tcase_add_test(t, test_missing);
     sr = srunner_create(s);
