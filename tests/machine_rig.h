@@ -15,7 +15,7 @@
 
 #include "tests/vmm_process.h"
 
-#define RIG_TIMEOUT_MS 20000 /* generous: guest code may be interpreted */
+#define RIG_TIMEOUT_MS 60000 /* generous: host or guest may be emulated */
 
 /* The files of a save; memory files that need no folder. -1 = none. */
 struct rig_files {

@@ -120,13 +120,20 @@ static int file_of(uint8_t *copy)
     return fd;
 }
 
-/* A copy of the good memory. */
+/* A copy of the good memory, with its holes. */
 static int copy_memory(void)
 {
+    static const uint8_t zeros[PAGE];
     size_t len;
     uint8_t *bytes = rig_read_file(good.memory, &len);
-    int fd = bytes ? rig_make_file(bytes, len) : -1;
+    int fd = rig_make_file("", 0);
 
+    if (!bytes || ftruncate(fd, (off_t)len) != 0)
+        io_close(&fd);
+    for (size_t at = 0; bytes && fd >= 0 && at < len; at += PAGE)
+        if (memcmp(bytes + at, zeros, PAGE) != 0 &&
+            io_pwrite_full(fd, bytes + at, PAGE, at) != 0)
+            io_close(&fd);
     free(bytes);
     return fd;
 }
@@ -338,8 +345,12 @@ static bool cpuid_offers(struct machine_rig *rig, uint32_t function, int reg,
 
 static bool cpuid_offers_vmx(struct machine_rig *rig)
 {
-    return cpuid_offers(rig, 1, 2, 1u << 5,
-                        "CPUID leaf 0x1, 0, ECX, bits 0x20");
+    return cpuid_offers(rig, 1, 2, 1u << 5, "CPUID leaf 0x1");
+}
+
+static bool cpuid_offers_counters(struct machine_rig *rig)
+{
+    return cpuid_offers(rig, 0xa, 0, 2, "CPUID leaf 0xa");
 }
 
 static bool cpuid_is_another_vendors(struct machine_rig *rig)
@@ -347,8 +358,13 @@ static bool cpuid_is_another_vendors(struct machine_rig *rig)
     uint8_t *copy = copy_state();
 
     find_group(copy, "cpid")[16] ^= 1;
-    return refuse_files(rig, file_of(copy), dup(good.memory),
-                        "of another vendor");
+    return refuse_files(rig, file_of(copy), dup(good.memory), "its CPU");
+}
+
+/* Asynchronous page faults: KVM would write into guest memory by itself. */
+static bool cpuid_offers_page_faults(struct machine_rig *rig)
+{
+    return cpuid_offers(rig, 0x40000001, 0, 1u << 4, "CPUID leaf 0x40000001");
 }
 
 static bool rdrand_is_to_be_hidden(struct machine_rig *rig)
@@ -360,8 +376,7 @@ static bool rdrand_is_to_be_hidden(struct machine_rig *rig)
     config.hide_rdrand = true;
     if (!offered)
         return rig_build(rig, &config) && rig_stop(rig);
-    return rig_refused(rig, &config, MONITOR_ERROR_STATE,
-                       "CPUID leaf 0x1, 0, ECX, bits 0x40000000");
+    return rig_refused(rig, &config, MONITOR_ERROR_STATE, "CPUID leaf 0x1");
 }
 
 /* An MSR that is no state of a guest: here the one that says where SVM saves
@@ -473,20 +488,26 @@ static bool guests_run_changed(struct machine_rig *rig)
     srandom(1);
     for (unsigned i = 0; i < 150; i++) {
         uint8_t *copy = copy_state();
+        size_t at = (size_t)random() % state_len;
+        uint8_t bit = (uint8_t)(1u << random() % 8);
         struct vm_config config;
         bool built;
 
-        copy[(size_t)random() % state_len] ^= (uint8_t)(1u << random() % 8);
+        copy[at] ^= bit;
         config_from(&config, file_of(copy), dup(good.memory));
         built = rig_build(rig, &config);
         if (built && rig_start(rig)) {
             usleep(10000);
             /* It stops, or has ended by itself, with a reason. */
-            if (!rig_stop(rig) && rig->exit.reason == 0)
+            if (!rig_stop(rig) && rig->exit.reason == 0) {
+                printf("# byte %zu, bit 0x%x\n", at, bit);
                 return false;
+            }
             ran++;
         } else if (rig->msg.type != MONITOR_ERROR && rig->exit.reason == 0) {
-            return false; /* no refusal, and no end */
+            /* no refusal, and no end */
+            printf("# byte %zu, bit 0x%x\n", at, bit);
+            return false;
         }
         rig_end(rig);
     }
@@ -515,6 +536,8 @@ static const struct {
     {"more devices", more_devices},
     {"CPUID with VMX", cpuid_offers_vmx},
     {"CPUID of another vendor", cpuid_is_another_vendors},
+    {"CPUID with performance counters", cpuid_offers_counters},
+    {"CPUID with asynchronous page faults", cpuid_offers_page_faults},
     {"RDRAND to be hidden", rdrand_is_to_be_hidden},
     {"foreign MSR", msr_is_foreign},
     {"section of another kind", section_moved},
