@@ -93,6 +93,13 @@ int live_copy(struct live *live, enum keeper_message type,
               struct keeper_file_done *ret_done, struct failure *f)
     __attribute__((warn_unused_result));
 
+/*
+ * Asks for spec's command (EXEC and its strings); the keeper answers later. 0;
+ * -E2BIG or -ENAMETOOLONG for what the protocol cannot say; or as live_send.
+ */
+int live_request_exec(struct live *live, const struct trial_spec *spec)
+    __attribute__((warn_unused_result));
+
 /* What a message that ends a request means as a failure. */
 void live_explain(const struct live *live, uint32_t type,
                   const union keeper_body *body, struct failure *f);

@@ -214,107 +214,15 @@ static void flush(struct live_exec *x)
 
 /* ---- the request ---- */
 
-struct strings {
-    const char *const *list; /* NULL-ended, or NULL */
-    uint32_t count, bytes;
-};
-
-static int measure(const char *const *list, size_t max_count, size_t max_bytes,
-                   struct strings *ret)
-{
-    size_t count = 0, bytes = 0;
-
-    for (; list && list[count]; count++) {
-        size_t len = strlen(list[count]) + 1;
-
-        if (count == max_count || len > max_bytes - bytes)
-            return -E2BIG;
-        bytes += len;
-    }
-    *ret = (struct strings){list, (uint32_t)count, (uint32_t)bytes};
-    return 0;
-}
-
-/* Strings into full messages: what is left over stays in x->input. */
-static int send_strings(struct live_exec *x, const struct strings *s)
-{
-    for (uint32_t i = 0; i < s->count; i++) {
-        const char *at = s->list[i];
-        size_t len = strlen(at) + 1;
-
-        while (len > 0) {
-            size_t part = sizeof(x->input) - x->input_len;
-            union keeper_body body = {
-                .data = {.bytes = x->input, .len = sizeof(x->input)}};
-            int ret;
-
-            if (part > len)
-                part = len;
-            memcpy(x->input + x->input_len, at, part);
-            x->input_len += part;
-            at += part;
-            len -= part;
-            if (x->input_len < sizeof(x->input))
-                continue;
-            ret = live_send(x->live, KEEPER_STRINGS, &body, -1);
-            if (ret != 0)
-                return ret;
-            x->input_len = 0;
-        }
-    }
-    return 0;
-}
-
-static int send_request(struct live_exec *x, const struct strings *argv,
-                        const struct strings *env)
-{
-    const struct trial_spec *s = x->spec;
-    union keeper_body body = {.exec = {.rows = s->tty_rows,
-                                       .cols = s->tty_columns,
-                                       .timeout_ms = s->timeout_ms,
-                                       .pids_max = s->pids_limit,
-                                       .argc = argv->count,
-                                       .envc = env->count,
-                                       .argv_bytes = argv->bytes,
-                                       .env_bytes = env->bytes}};
-    struct keeper_exec *m = &body.exec;
-    int ret;
-
-    m->flags = (s->tty ? KEEPER_EXEC_TTY : 0) |
-               (s->stdin_fd >= 0 ? KEEPER_EXEC_STDIN : 0);
-    if ((s->user && strlen(s->user) >= sizeof(m->user)) ||
-        (s->workdir && strlen(s->workdir) >= sizeof(m->cwd)))
-        return -ENAMETOOLONG;
-    strcpy(m->user, s->user ? s->user : "");
-    strcpy(m->cwd, s->workdir ? s->workdir : "");
-    ret = live_send(x->live, KEEPER_EXEC, &body, -1);
-    if (ret == 0)
-        ret = send_strings(x, argv);
-    if (ret == 0)
-        ret = send_strings(x, env);
-    if (ret == 0 && x->input_len > 0) {
-        body.data = (struct keeper_bytes){0, x->input, x->input_len};
-        ret = live_send(x->live, KEEPER_STRINGS, &body, -1);
-    }
-    x->input_len = 0;
-    return ret;
-}
-
 static void request(struct live_exec *x)
 {
-    const struct trial_spec *s = x->spec;
-    struct strings argv = {0}, env = {0};
-    int ret = measure(s->argv, PROTO_ARGV_MAX, PROTO_ARGV_BYTES_MAX, &argv);
+    int ret = live_request_exec(x->live, x->spec);
 
-    if (ret == 0)
-        ret = measure(s->env, PROTO_ENV_MAX, PROTO_ENV_BYTES_MAX, &env);
-    if (ret == 0)
-        ret = send_request(x, &argv, &env);
     /* A keeper that refused at once has hung up, and left the reason. */
     if (ret == -EPIPE || ret == -ECONNRESET)
         ret = 0;
     if (ret == -E2BIG || ret == -ENAMETOOLONG)
-        fail_host(x, "usage", s->argv[0],
+        fail_host(x, "usage", x->spec->argv[0],
                   "cannot ask the machine to run that: shorten arguments, "
                   "environment, user or folder",
                   ret);
