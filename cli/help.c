@@ -23,7 +23,8 @@ static const struct row EXIT_ROWS[] = {
     {"125", "The workload did not run: usage, missing file, unfit host."},
     {"126", "The command was found but cannot be executed."},
     {"127", "The command was not found."},
-    {"130", "Cancelled: SIGINT or SIGTERM."},
+    {"130",
+     "Cancelled: SIGINT or SIGTERM; a machine that was stopped or killed."},
     {"137", "Every other ending without a status of the workload."},
     {NULL, NULL},
 };
@@ -37,6 +38,10 @@ static const struct row LIMIT_ROWS[] = {
                      "inside)."},
     {"--pids-limit",
      "512; enforced by the guest's cgroup; outcome pids_limit."},
+    {"exec --timeout", "none; enforced by the guest's agent, whose word the "
+                       "host awaits for 2s; outcome timeout."},
+    {"--ttl", "24h for run -d; enforced by the host's clock; the machine is "
+              "stopped."},
     {"--memory", "256M; the machine's whole memory; outcome oom."},
     {NULL, NULL},
 };
@@ -188,12 +193,20 @@ void cli_print_manual(FILE *out)
         man_verb(out, *v);
     fputs(".Sh LIMITS\nDefaults are on.\n", out);
     man_rows(out, LIMIT_ROWS);
-    fputs(".Sh EXIT STATUS\nOf run. 124 to 137 can also come from a workload: "
+    fputs(".Sh EXIT STATUS\nOf run, exec and wait. 124 to 137 can also come "
+          "from a workload: "
           "the status is a hint,\nthe JSON is the truth. Of doctor: 0 fit, 1 "
           "unfit, 125 could not tell.\n",
           out);
     man_rows(out, EXIT_ROWS);
+    fputs("Of cp: 0, 1 if a file could not be read or written, 125 if the "
+          "machine\ncould not be asked.\n",
+          out);
     fputs(".Sh FILES\nImages and kernels lie under\n"
-          ".Pa $XDG_CACHE_HOME/microsbx\n(default\n.Pa ~/.cache/microsbx ) .\n",
+          ".Pa $XDG_CACHE_HOME/microsbx\n(default\n.Pa ~/.cache/microsbx ) .\n"
+          "Long-lived machines have a folder each under\n"
+          ".Pa $XDG_RUNTIME_DIR/microsbx/machines\n(without that variable\n"
+          ".Pa /run/user/UID ,\nor\n.Pa /tmp/microsbx-UID ) :\n"
+          "their record, their output, their result.\n",
           out);
 }
