@@ -9,6 +9,7 @@
 
 #include <stdint.h>
 
+#include "guest/compare.h"
 #include "guest/sandbox.h"
 
 #define BOOT_ROOT "/newroot" /* where the overlay is mounted */
@@ -45,6 +46,14 @@ void boot_loopback_up(void);
  */
 int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
                     int *ret_scratch_fd) __attribute__((warn_unused_result));
+
+/*
+ * Mounts what a comparing guest looks at (proto.h): the disks PROTO_COMPARE_A
+ * and _B, read-only, and over the root disk each, as its guest had it. Opens
+ * the directories. 0 or a negative errno (-ENODEV: a disk is not there).
+ */
+int boot_mount_compared(struct compare_side ret_sides[2])
+    __attribute__((warn_unused_result));
 
 /* Bytes of memory: key is "MemTotal" or "MemAvailable"; 0: not known. */
 uint64_t boot_memory(const char *key);

@@ -34,6 +34,8 @@ static void parse_word(const char *word, size_t len, struct cmdline *options)
         options->init_line = *value == '1';
     else if ((value = value_of(word, len, "shell")))
         options->shell = *value == '1';
+    else if ((value = value_of(word, len, "compare")))
+        options->compare = *value == '1';
     else if ((value = value_of(word, len, "rows")))
         options->rows = (uint16_t)number_at(value, UINT16_MAX);
     else if ((value = value_of(word, len, "cols")))

@@ -7,6 +7,7 @@
  *     microsbx.term=xterm        TERM of that shell
  *     microsbx.rows=N .cols=N    its window size
  *     microsbx.scratch_limit=N   bytes of the scratch disk that may be used
+ *     microsbx.compare=1         no agent: compare two disks (compare.h)
  *
  * The command line comes from the host and is trusted; what does not parse is
  * left at its default.
@@ -20,6 +21,7 @@
 struct cmdline {
     bool init_line;
     bool shell;
+    bool compare;
     char term[64]; /* "" if not given */
     uint16_t rows, cols;
     uint64_t scratch_limit; /* 0: none */

@@ -219,3 +219,54 @@ int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
     *ret_scratch_fd = scratch_fd;
     return 0;
 }
+
+/* ---- two scratch disks, to be compared ---------------------------------- */
+
+#define QUIET (MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+static int open_directory(const char *path, int *ret_fd)
+{
+    *ret_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return *ret_fd < 0 ? -errno : 0;
+}
+
+/* The disk at /ID, and the root below its layer at /view-ID. */
+static int mount_compared(struct sandbox_config *config, const char *id,
+                          struct compare_side *ret_side)
+{
+    char device[32], disk_path[16], upper[32], view[32], data[80];
+    struct sandbox_disk disk;
+    int ret;
+
+    if (!take_disk(config, id, &disk))
+        return -ENODEV;
+    snprintf(device, sizeof(device), "/dev/%s", disk.name);
+    snprintf(disk_path, sizeof(disk_path), "/%s", id);
+    snprintf(upper, sizeof(upper), "/%s/upper", id);
+    snprintf(view, sizeof(view), "/view-%s", id);
+    snprintf(data, sizeof(data), "lowerdir=%s:" LOWER, upper);
+    (void)!mkdir(disk_path, 0755);
+    (void)!mkdir(view, 0755);
+    if (mount(device, disk_path, "ext4", QUIET, NULL) < 0 ||
+        mount("overlay", view, "overlay", QUIET, data) < 0)
+        return -errno;
+    ret = open_directory(view, &ret_side->view);
+    return ret ? ret : open_directory(upper, &ret_side->upper);
+}
+
+int boot_mount_compared(struct compare_side ret_sides[2])
+{
+    struct sandbox_config config = {0};
+    struct sandbox_disk root;
+    int ret;
+
+    config.disk_count = find_disks(config.disks, SANDBOX_DISKS_MAX);
+    if (!take_disk(&config, PROTO_COMPARE_ROOT, &root))
+        return -ENODEV;
+    ret = mount_lower(&root);
+    if (ret == 0)
+        ret = mount_compared(&config, PROTO_COMPARE_A, &ret_sides[0]);
+    if (ret == 0)
+        ret = mount_compared(&config, PROTO_COMPARE_B, &ret_sides[1]);
+    return ret;
+}

@@ -14,6 +14,7 @@
 
 #include "guest/boot.h"
 #include "guest/cmdline.h"
+#include "guest/compare.h"
 #include "guest/identity.h"
 #include "guest/server.h"
 #include "guest/shell.h"
@@ -155,6 +156,10 @@ int main(void)
         boot_say("cannot mount the kernel's file systems: %s", strerror(-ret));
     protect_self();
     boot_load_modules();
+    if (options.compare) {
+        compare_on_console();
+        boot_power_off();
+    }
     boot_loopback_up();
     set_up_identity(&agent, &config);
     set_up_agent(&agent, &config, &options);

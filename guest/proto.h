@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The control protocol between the harness (host) and the agent (guest): the
- * only header shared across that boundary, and the only parser of it.
+ * only header shared across that boundary, and the only parser of it. At its
+ * end, what a guest says that is started only to compare two disks.
  *
  * One stream connection (vsock, opened by the host) carries frames:
  *
@@ -454,6 +455,66 @@ void proto_inbox_add(struct proto_inbox *inbox, size_t len);
  */
 int proto_inbox_next(struct proto_inbox *inbox, struct proto_header *ret_header,
                      const uint8_t **ret_payload)
+    __attribute__((warn_unused_result));
+
+/*
+ * The answer of a guest that compares disks: no agent serves there, its console
+ * carries lines (a CR before the newline is the terminal's). What stands before
+ * the first and behind the last is the kernel's and means nothing.
+ *
+ *     files 1                  it begins
+ *     M f /etc/my file         a difference: change, type, path
+ *     A l /tmp/\x1b
+ *     end 2                    all of them, and how many; or "failed ERRNO"
+ *
+ * Bytes of a path that are not printable ASCII, and backslashes, are \xNN.
+ */
+#define PROTO_COMPARE_WORD "microsbx.compare=1" /* on the command line */
+#define PROTO_COMPARE_ROOT                                                     \
+    "root"                  /* the serials: the root file system's disk        \
+                             */
+#define PROTO_COMPARE_A "a" /* and the two scratch disks */
+#define PROTO_COMPARE_B "b"
+#define PROTO_COMPARE_MAX 262144u /* differences that are listed at most */
+#define PROTO_COMPARE_LINE_MAX                                                 \
+    (4u * PROTO_PATH_MAX + 8u) /* with its newline                             \
+                                */
+
+enum proto_compare_kind {
+    PROTO_COMPARE_BEGIN,
+    PROTO_COMPARE_ENTRY,
+    PROTO_COMPARE_END,
+    PROTO_COMPARE_FAILED,
+};
+
+/* What became of a file between a and b. */
+enum proto_change {
+    PROTO_CHANGE_ADDED = 'A',
+    PROTO_CHANGE_REMOVED = 'D',
+    PROTO_CHANGE_CONTENT = 'M', /* or what a link or device node is of */
+    PROTO_CHANGE_MODE = 'm',    /* permissions or owner alone */
+};
+
+struct proto_compare {
+    enum proto_compare_kind kind;
+    enum proto_change change;  /* ENTRY */
+    char type;                 /* ENTRY: as find's -type: f d l c b p s */
+    size_t path_len;           /* ENTRY */
+    char path[PROTO_PATH_MAX]; /* ENTRY: absolute, plain; any bytes but NUL */
+    uint32_t count;            /* END */
+    uint32_t err;              /* FAILED: Linux errno */
+};
+
+/* The line with its newline, not terminated: its length. Pre: a sane one. */
+size_t proto_compare_format(const struct proto_compare *m,
+                            char ret_line[PROTO_COMPARE_LINE_MAX]);
+
+/*
+ * A line without its end. Total and strict: 0, or -EBADMSG to all that the
+ * other function does not write (a path with "." in it, other escapes, ...).
+ */
+int proto_compare_parse(const char *line, size_t len,
+                        struct proto_compare *ret_m)
     __attribute__((warn_unused_result));
 
 #endif

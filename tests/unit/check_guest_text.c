@@ -145,12 +145,13 @@ START_TEST(test_cmdline)
     struct cmdline c;
 
     cmdline_parse("console=ttyS0 quiet", &c);
-    ck_assert(!c.shell && !c.init_line && c.rows == 0 && c.term[0] == '\0');
+    ck_assert(!c.shell && !c.init_line && !c.compare && c.rows == 0 &&
+              c.term[0] == '\0');
     cmdline_parse("a microsbx.shell=1\tmicrosbx.term=xterm-256color "
                   "microsbx.rows=50 microsbx.cols=132 microsbx.init_line=1 "
-                  "microsbx.scratch_limit=1073741824\n",
+                  "microsbx.scratch_limit=1073741824 microsbx.compare=1\n",
                   &c);
-    ck_assert(c.shell && c.init_line);
+    ck_assert(c.shell && c.init_line && c.compare);
     ck_assert_str_eq(c.term, "xterm-256color");
     ck_assert_uint_eq(c.rows, 50);
     ck_assert_uint_eq(c.cols, 132);
