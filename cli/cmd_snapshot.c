@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * microsbx snapshot: its second word is a verb of its own, with options and
- * --help of its own. create is in cmd_snapshot_create.c.
+ * --help of its own. create is in cmd_snapshot_create.c, diff in
+ * cmd_snapshot_diff.c.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -13,13 +14,8 @@
 #include "base/units.h"
 #include "cli/snapshot_verbs.h"
 #include "trial/snapshot_archive.h"
-#include "trial/snapshot_diff.h"
-
-/* Of verify and diff: something is damaged, or differs. */
-#define EXIT_NO 1
 
 #define PAGE_SIZE 4096u
-#define CLUSTER_SIZE 65536u
 
 static const struct verb *const VERBS[] = {
     &VERB_SNAPSHOT_CREATE,
@@ -92,9 +88,8 @@ int snapshot_check_read(const struct options *options,
 
 /* ---- what the small verbs share ---- */
 
-/* As cli_parse, for a verb that takes exactly `count` operands. */
-static int parse(const struct verb *verb, int argc, char **argv, int count,
-                 struct options *ret_options)
+int snapshot_parse(const struct verb *verb, int argc, char **argv, int count,
+                   struct options *ret_options)
 {
     int status = cli_parse(verb, argc, argv, ret_options);
     struct failure f = {0};
@@ -106,8 +101,7 @@ static int parse(const struct verb *verb, int argc, char **argv, int count,
     return cli_fail(verb, &f);
 }
 
-/* A line of standard output that could not be written is an error. */
-static int flushed(const struct verb *verb, int status)
+int snapshot_flushed(const struct verb *verb, int status)
 {
     struct failure f = {0};
 
@@ -124,6 +118,14 @@ static void print_text(const char *name, const char *value)
 
     text_escape(value, strlen(value), shown, sizeof(shown));
     printf("%-10s %s\n", name, shown);
+}
+
+int snapshot_fail_verb(const struct verb *verb, int ret,
+                       const struct failure *f)
+{
+    int status = cli_fail(verb, f);
+
+    return ret == -ECANCELED ? EXIT_CANCELLED : status;
 }
 
 /* ---- inspect ---- */
@@ -194,7 +196,7 @@ static int inspect_main(const struct verb *verb, int argc, char **argv)
     struct failure f = {0};
     char *text = NULL;
     size_t len;
-    int status = parse(verb, argc, argv, 1, &options);
+    int status = snapshot_parse(verb, argc, argv, 1, &options);
 
     if (status >= 0)
         return status;
@@ -211,7 +213,7 @@ static int inspect_main(const struct verb *verb, int argc, char **argv)
     }
     free(text);
     snapshot_close(snapshot);
-    return failure_is_set(&f) ? cli_fail(verb, &f) : flushed(verb, 0);
+    return failure_is_set(&f) ? cli_fail(verb, &f) : snapshot_flushed(verb, 0);
 }
 
 static const struct option_spec INSPECT_OPTIONS[] = {
@@ -253,7 +255,7 @@ static int verify_main(const struct verb *verb, int argc, char **argv)
     struct options options;
     struct failure f = {0};
     bool bad = false;
-    int status = parse(verb, argc, argv, 1, &options);
+    int status = snapshot_parse(verb, argc, argv, 1, &options);
     int ret;
 
     if (status >= 0)
@@ -263,7 +265,9 @@ static int verify_main(const struct verb *verb, int argc, char **argv)
                           &bad, &f);
     if (ret != 0)
         status = cli_fail(verb, &f);
-    return flushed(verb, ret == 0 ? 0 : bad ? EXIT_NO : status);
+    return snapshot_flushed(verb, ret == 0 ? 0
+                                  : bad    ? SNAPSHOT_EXIT_NO
+                                           : status);
 }
 
 const struct verb VERB_SNAPSHOT_VERIFY = {
@@ -277,93 +281,6 @@ const struct verb VERB_SNAPSHOT_VERIFY = {
     .example = "  microsbx snapshot verify ./warm\n",
     .groups = {&SNAPSHOT_PLACES, NULL},
     .main = verify_main,
-};
-
-/* ---- diff ---- */
-
-static void report_run(void *ctx, const struct snapshot_run *run)
-{
-    unsigned size = run->disk ? CLUSTER_SIZE : PAGE_SIZE;
-
-    (void)ctx;
-    if (run->disk)
-        printf("disk %s", run->disk);
-    else
-        fputs("memory", stdout);
-    printf(" 0x%" PRIx64 " %" PRIu64 "\n", run->first * size,
-           run->count * size);
-}
-
-static void print_difference(const struct snapshot *a,
-                             const struct snapshot_difference *d)
-{
-    printf("memory: %" PRIu64 " pages differ\n", d->pages);
-    for (uint32_t i = 0; i < a->manifest.disk_count; i++) {
-        if (a->manifest.disks[i].mode == VM_DISK_COW)
-            printf("disk %s: %" PRIu64 " clusters differ\n",
-                   a->manifest.disks[i].id, d->clusters[i]);
-    }
-}
-
-static bool is_difference(const struct snapshot_difference *d)
-{
-    uint64_t sum = d->pages;
-
-    for (unsigned i = 0; i < VM_DISKS_MAX; i++)
-        sum += d->clusters[i];
-    return sum > 0;
-}
-
-static int diff_main(const struct verb *verb, int argc, char **argv)
-{
-    struct snapshot_open_options open_options = {0};
-    struct snapshot_places places;
-    struct snapshot *a = NULL, *b = NULL;
-    struct snapshot_difference difference;
-    struct options options;
-    struct failure f = {0};
-    int status = parse(verb, argc, argv, 2, &options);
-    int ret;
-
-    if (status >= 0)
-        return status;
-    snapshot_places_read(&options, &places, &open_options);
-    ret = snapshot_open(options.positional[0], &open_options, &a, &f);
-    if (ret == 0)
-        ret = snapshot_open(options.positional[1], &open_options, &b, &f);
-    if (ret == 0)
-        ret = snapshot_diff(a, b,
-                            options_has(&options, "runs") ? report_run : NULL,
-                            NULL, &difference, &f);
-    if (ret == 0) {
-        print_difference(a, &difference);
-        status = is_difference(&difference) ? EXIT_NO : 0;
-    } else {
-        status = cli_fail(verb, &f);
-    }
-    snapshot_close(a);
-    snapshot_close(b);
-    return flushed(verb, status);
-}
-
-static const struct option_spec DIFF_OPTIONS[] = {
-    {"runs", 0, NULL, false,
-     "List each run that differs: where it is, its first byte, its bytes."},
-    {NULL, 0, NULL, false, NULL},
-};
-static const struct option_group DIFF_GROUP = {"Options", DIFF_OPTIONS};
-
-const struct verb VERB_SNAPSHOT_DIFF = {
-    .name = "snapshot diff",
-    .synopsis = "[OPTIONS] DIR DIR",
-    .summary = "Count the pages and clusters in which two snapshots differ.",
-    .description =
-        "Compares memory and disks as a guest would read them, whatever chain "
-        "of diffs each is stored as. Exit status 0: no difference; 1: some; "
-        "125: it could not be told.",
-    .example = "  microsbx snapshot diff ./warm ./warmer\n",
-    .groups = {&DIFF_GROUP, &SNAPSHOT_PLACES, NULL},
-    .main = diff_main,
 };
 
 /* ---- export and import ---- */
@@ -380,14 +297,6 @@ static bool was_cancelled(void *ctx)
     return cli_signal_pending(watch->fd);
 }
 
-static int fail_operation(const struct verb *verb, int ret,
-                          const struct failure *f)
-{
-    int status = cli_fail(verb, f);
-
-    return ret == -ECANCELED ? EXIT_CANCELLED : status;
-}
-
 static int export_main(const struct verb *verb, int argc, char **argv)
 {
     struct watch watch = {.fd = -1};
@@ -395,7 +304,7 @@ static int export_main(const struct verb *verb, int argc, char **argv)
                                                      .ctx = &watch};
     struct options options;
     struct failure f = {0};
-    int status = parse(verb, argc, argv, 2, &options);
+    int status = snapshot_parse(verb, argc, argv, 2, &options);
     int ret;
 
     if (status >= 0)
@@ -405,7 +314,7 @@ static int export_main(const struct verb *verb, int argc, char **argv)
         ret = snapshot_export(options.positional[0], options.positional[1],
                               &archive, &f);
     if (ret != 0)
-        return fail_operation(verb, ret, &f);
+        return snapshot_fail_verb(verb, ret, &f);
     fputs("the archive holds the guest's memory: all that the warm-up has "
           "seen is in it\n",
           stderr);
@@ -433,7 +342,7 @@ static int import_main(const struct verb *verb, int argc, char **argv)
     char id[DIGEST_HEX_SIZE];
     struct options options;
     struct failure f = {0};
-    int status = parse(verb, argc, argv, 2, &options);
+    int status = snapshot_parse(verb, argc, argv, 2, &options);
     int ret;
 
     if (status >= 0)
@@ -443,9 +352,9 @@ static int import_main(const struct verb *verb, int argc, char **argv)
         ret = snapshot_import(options.positional[0], options.positional[1],
                               &archive, id, &f);
     if (ret != 0)
-        return fail_operation(verb, ret, &f);
+        return snapshot_fail_verb(verb, ret, &f);
     printf("%s\n", id);
-    return flushed(verb, 0);
+    return snapshot_flushed(verb, 0);
 }
 
 const struct verb VERB_SNAPSHOT_IMPORT = {

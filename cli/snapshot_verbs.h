@@ -13,6 +13,23 @@ extern const struct verb VERB_SNAPSHOT_DIFF;
 extern const struct verb VERB_SNAPSHOT_EXPORT;
 extern const struct verb VERB_SNAPSHOT_IMPORT;
 
+/* Exit status of verify and diff: something is damaged, or differs. */
+#define SNAPSHOT_EXIT_NO 1
+
+/* As cli_parse, for a verb that takes exactly `count` operands. */
+int snapshot_parse(const struct verb *verb, int argc, char **argv, int count,
+                   struct options *ret_options);
+
+/*
+ * status, or that of an error that is reported here: standard output could not
+ * be written.
+ */
+int snapshot_flushed(const struct verb *verb, int status);
+
+/* Reports it, and returns the exit status for ret (-ECANCELED, or another). */
+int snapshot_fail_verb(const struct verb *verb, int ret,
+                       const struct failure *f);
+
 /* --parents and --base, where snapshots are opened. */
 extern const struct option_group SNAPSHOT_PLACES;
 
