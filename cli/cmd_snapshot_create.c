@@ -65,7 +65,7 @@ static const struct option_spec SPECS[] = {
      "How long the machine may take to boot. Default 180s."},
     {"pinnable", 0, NULL, false,
      "For trials with --seed and --clock: RDRAND and RDSEED are hidden from "
-     "the guest, and it runs for two minutes before the freeze. One CPU."},
+     "the guest, and it runs for a minute before the freeze. One CPU."},
     {"from", 0, "BASE", false,
      "Start from another snapshot in place of booting, and store only what "
      "has changed since (pages, clusters). BASE must stay where it is found."},
@@ -92,7 +92,7 @@ static void show_progress(void *ctx, const char *phase)
         {"start", "restoring the machine"},
         {"put", "copying files in"},
         {"run", "warming up"},
-        {"age", "letting the guest get two minutes old (--pinnable)"},
+        {"age", "letting the guest get a minute old (--pinnable)"},
         {"quiesce", "making the guest ready to be frozen"},
         {"save", "saving memory, devices and disks"},
         {"publish", "checking and publishing"},

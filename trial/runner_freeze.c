@@ -14,10 +14,11 @@
 /* Syncing, dropping caches and clearing free memory, on a slow host. */
 #define QUIESCE_MS 180000u
 /*
- * Linux's random generator re-keys itself ever so often in its first two
- * minutes, and from then on once a minute: a pinned machine is frozen after.
+ * Linux's random generator re-keys itself when its key is older than half the
+ * uptime, and at most once a minute (6.1, crng_reseed_interval): one
+ * that is set after a minute of uptime then holds for a whole minute.
  */
-#define PINNED_AGE_MS 121000u
+#define PINNED_AGE_MS 63000u
 /* The guest hears that the host has hung up, and lets go of its end. */
 #define SETTLE_MS 50
 #define MS 1000000ull /* nanoseconds */
