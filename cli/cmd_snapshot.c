@@ -151,7 +151,7 @@ static void print_warmup(const struct snapshot_manifest *m)
     fputs("warm-up   ", stdout);
     for (char **word = m->warmup; *word; word++) {
         text_escape(*word, strlen(*word), shown, sizeof(shown));
-        printf(" %s", shown);
+        printf("%s %s", word == m->warmup ? "" : ", then", shown);
     }
     puts(m->warmup_waiting ? " (waiting for input)" : "");
 }

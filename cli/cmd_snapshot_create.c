@@ -301,11 +301,40 @@ static void explain(const struct create *c, struct failure *f)
                     outcome_name(r->outcome.kind));
 }
 
+/*
+ * What ran before the freeze, the first command first: a parent's is part of
+ * the machine as well, and so is its process that waits.
+ */
+static int record_warmup(struct create *c)
+{
+    const struct snapshot_manifest *parent =
+        c->parent ? &c->parent->manifest : NULL;
+    struct snapshot_manifest *m = &c->manifest;
+    const char *commands[SNAPSHOT_CHAIN_MAX + 2] = {NULL};
+    const char *own = options_get(&c->options, "warmup");
+    const char *ready = c->freeze.ready;
+    size_t count = 0;
+    int ret;
+
+    for (char **word = parent ? parent->warmup : NULL;
+         word && *word && count < SNAPSHOT_CHAIN_MAX; word++)
+        commands[count++] = *word;
+    if (own)
+        commands[count++] = own;
+    if (count == 0)
+        return 0;
+    if (!ready && parent)
+        ready = parent->warmup_ready;
+    m->has_warmup = true;
+    m->warmup_waiting = c->freeze.waiting || (parent && parent->warmup_waiting);
+    ret = snapshot_manifest_set_list(&m->warmup, commands);
+    return ret == 0 ? snapshot_manifest_set(&m->warmup_ready, ready) : ret;
+}
+
 static int fill_manifest(struct create *c, struct failure *f)
 {
     struct snapshot_manifest *m = &c->manifest;
     const struct trial_freeze *freeze = &c->freeze;
-    const char *command[2] = {options_get(&c->options, "warmup"), NULL};
     char release[PROTO_RELEASE_MAX * 4];
     int ret = 0;
 
@@ -318,12 +347,8 @@ static int fill_manifest(struct create *c, struct failure *f)
     m->window_ms = freeze->window_ms;
     m->memory_pages = freeze->saved.pages;
     m->memory_used = freeze->memory_used;
-    m->has_warmup = command[0] != NULL;
-    m->warmup_waiting = freeze->waiting;
-    if (ret == 0 && command[0])
-        ret = snapshot_manifest_set_list(&m->warmup, command);
-    if (ret == 0 && command[0])
-        ret = snapshot_manifest_set(&m->warmup_ready, freeze->ready);
+    if (ret == 0)
+        ret = record_warmup(c);
     if (ret != 0)
         failure_set(f, "host", "memory", NULL, "out of memory");
     return ret;
