@@ -87,16 +87,33 @@ int memory_init(struct memory *memory, uint64_t bytes, int fd)
     return ret;
 }
 
+/* Of the file that it is mapped from. */
+static size_t file_size(const struct memory *memory)
+{
+    return guest_mem_pages(&memory->guest) * GUEST_MEM_PAGE;
+}
+
 int memory_track(struct memory *memory)
 {
     uint64_t words = (guest_mem_pages(&memory->guest) + 63) / 64;
 
+    void *pristine;
+
     memory->guest.dirty = calloc(words, sizeof(uint64_t));
-    return memory->guest.dirty ? 0 : -ENOMEM;
+    if (!memory->guest.dirty)
+        return -ENOMEM;
+    pristine = mmap(NULL, file_size(memory), PROT_READ,
+                    MAP_PRIVATE | MAP_NORESERVE, memory->fd, 0);
+    if (pristine == MAP_FAILED)
+        return -errno;
+    memory->pristine = pristine;
+    return 0;
 }
 
 void memory_fini(struct memory *memory)
 {
+    if (memory->pristine)
+        munmap((void *)(uintptr_t)memory->pristine, file_size(memory));
     free(memory->guest.dirty);
     if (memory->reservation)
         munmap(memory->reservation, memory->reserved);

@@ -25,7 +25,8 @@ struct memory {
     void *reservation; /* owned mapping, guards included; NULL = none */
     size_t reserved;
     int fd; /* borrowed: the file it is mapped from; -1 = none */
-    struct guest_mem guest; /* the regions in it; its dirty bits are owned */
+    const uint8_t *pristine; /* tracked: the file once more, to read; owned */
+    struct guest_mem guest;  /* the regions in it; its dirty bits are owned */
 };
 
 /*
@@ -36,7 +37,10 @@ struct memory {
  */
 int memory_init(struct memory *memory, uint64_t bytes, int fd)
     __attribute__((warn_unused_result));
-/* Has the monitor's own writes recorded from now on. 0 or -ENOMEM. */
+/*
+ * Has the monitor's own writes recorded from now on, and maps the file a second
+ * time. Pre: mapped from one. 0, -ENOMEM or another errno of mmap.
+ */
 int memory_track(struct memory *memory) __attribute__((warn_unused_result));
 /* Accepts a zeroed struct. Pre: no vCPU of the machine is left. */
 void memory_fini(struct memory *memory);

@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/num.h"
 #include "vmm/kvm.h"
+#include "vmm/x86/page_copy.h"
 
 #define PAGE GUEST_MEM_PAGE
 #define CHUNK_PAGES ((unsigned)(MONITOR_CHUNK / PAGE))
@@ -253,11 +254,13 @@ int memory_image_digest(const struct memory *memory, int fd)
 /* ---- rolling back ---- */
 
 /*
- * With more dirty pages than this it is cheaper to drop the mapping, and let
- * those that are needed arrive again, than to copy each (measured: see
- * docs of the benchmark; a copy costs about a fifth of a fault).
+ * From this many dirty pages on the mapping is dropped, and what is needed of
+ * it arrives again. That itself takes about half as long as copying them (0.25
+ * us a page against 0.5, measured on Linux 6.18, AMD EPYC), and sooner or later
+ * less than a fresh process would; but it leaves the guest the faults, which
+ * cost several times a copy, so that for few pages copying is better.
  */
-#define DROP_FROM_PAGES 32768u
+#define DROP_FROM_PAGES 8192u
 
 /* KVM's log of one region, into the words of `bits` from page first on. */
 static int fetch_log(int vm_fd, unsigned slot, uint64_t *log)
@@ -303,54 +306,35 @@ static int drop_all(const struct memory *memory)
     return 0;
 }
 
-/* The file's bytes over the pages [page, page + count) of a region. */
-static int copy_run(const struct memory *memory, unsigned region,
-                    uint64_t linear, uint64_t page, uint64_t count)
+/* The file's page over that of the guest. A hole is not read, but known. */
+static void copy_page(const struct memory *memory, struct file_holes *holes,
+                      uint8_t *to, uint64_t linear)
 {
-    uint8_t *to = memory->guest.regions[region].host + page * PAGE;
-    ssize_t n =
-        io_pread_full(memory->fd, to, count * PAGE, linear + page * PAGE);
-
-    if (n < 0)
-        return (int)n;
-    return (uint64_t)n == count * PAGE ? 0 : -EIO;
+    page_copy(to, is_hole(holes, linear) ? NULL : memory->pristine + linear,
+              PAGE);
 }
 
-/* Pages of one region whose bits are set, in runs. */
-static int copy_region(const struct memory *memory, unsigned region,
-                       uint64_t linear)
+/* Every page whose bit is set. */
+static void copy_all(const struct memory *memory)
 {
-    const uint64_t *bits = memory->guest.dirty + linear / PAGE / 64;
-    uint64_t pages = memory->guest.regions[region].size / PAGE;
-    uint64_t first = 0, count = 0;
-    int ret = 0;
-
-    for (uint64_t i = 0; ret == 0 && i < pages; i++) {
-        if (i % 64 == 0 && bits[i / 64] == 0 && count == 0) {
-            i += 63; /* nothing in this word */
-        } else if (bits[i / 64] >> (i % 64) & 1) {
-            first = count == 0 ? i : first;
-            count++;
-        } else if (count > 0) {
-            ret = copy_run(memory, region, linear, first, count);
-            count = 0;
-        }
-    }
-    if (ret == 0 && count > 0)
-        ret = copy_run(memory, region, linear, first, count);
-    return ret;
-}
-
-static int copy_all(const struct memory *memory)
-{
+    const struct guest_mem *guest = &memory->guest;
+    struct file_holes holes = {.fd = memory->fd};
     uint64_t linear = 0;
-    int ret = 0;
 
-    for (unsigned i = 0; ret == 0 && i < memory->guest.region_count; i++) {
-        ret = copy_region(memory, i, linear);
-        linear += memory->guest.regions[i].size;
+    for (unsigned i = 0; i < guest->region_count; i++) {
+        const uint64_t *bits = guest->dirty + linear / PAGE / 64;
+        uint64_t words = guest->regions[i].size / PAGE / 64;
+
+        for (uint64_t w = 0; w < words; w++)
+            for (uint64_t left = bits[w]; left != 0; left &= left - 1) {
+                uint64_t at = (w * 64 + (uint64_t)__builtin_ctzll(left)) * PAGE;
+
+                copy_page(memory, &holes, guest->regions[i].host + at,
+                          linear + at);
+            }
+        linear += guest->regions[i].size;
     }
-    return ret;
+    page_copy_end();
 }
 
 int memory_image_roll_back(const struct memory *memory, int vm_fd,
@@ -364,8 +348,10 @@ int memory_image_roll_back(const struct memory *memory, int vm_fd,
         return ret;
     done.by = done.pages >= DROP_FROM_PAGES ? MONITOR_ROLLBACK_DROPPED
                                             : MONITOR_ROLLBACK_COPIED;
-    ret = done.by == MONITOR_ROLLBACK_DROPPED ? drop_all(memory)
-                                              : copy_all(memory);
+    if (done.by == MONITOR_ROLLBACK_DROPPED)
+        ret = drop_all(memory);
+    else
+        copy_all(memory);
     if (ret < 0)
         return ret;
     memset(guest->dirty, 0, guest_mem_pages(guest) / 8);

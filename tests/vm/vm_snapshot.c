@@ -20,7 +20,7 @@
 #include "vmm/state_file.h"
 
 #define STATUS_SKIPPED 77
-#define MEMORY_MIB 32u
+#define MEMORY_MIB 128u
 
 struct snapshot_test {
     const char *name;
@@ -150,6 +150,45 @@ static bool rollback(const struct snapshot_test *t, struct machine_rig *rig)
     return ok;
 }
 
+/*
+ * The pages that were written, and no more than a few besides, are put back:
+ * one by one, or all by dropping the mapping.
+ */
+static bool counted(const struct snapshot_test *t, struct machine_rig *rig,
+                    unsigned pages, enum monitor_rollback_by by)
+{
+    struct rig_files f;
+    bool ok =
+        snapshot(t, rig, &f) && restore(t, rig, &f, true) && rig_start(rig);
+
+    for (unsigned i = 0; ok && i < 3; i++)
+        ok = rig_hear(rig, t->sign, 1) && rig_pause(rig) &&
+             rig_roll_back(rig) && rig->rolled_back.pages >= pages &&
+             rig->rolled_back.pages < pages + 20 && rig->rolled_back.by == by &&
+             rig_proof_holds(rig, &f) && rig_resume(rig);
+    if (!ok && !rig->why[0])
+        snprintf(rig->why, sizeof(rig->why), "%llu pages by %d",
+                 (unsigned long long)rig->rolled_back.pages,
+                 rig->rolled_back.by);
+    rig_files_close(&f);
+    return ok && rig_hear(rig, t->sign, 1) && rig_stop(rig);
+}
+
+static bool few_pages(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    return counted(t, rig, 50, MONITOR_ROLLBACK_COPIED);
+}
+
+static bool some_pages(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    return counted(t, rig, 1000, MONITOR_ROLLBACK_COPIED);
+}
+
+static bool many_pages(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    return counted(t, rig, 20000, MONITOR_ROLLBACK_DROPPED);
+}
+
 static const struct snapshot_test tests[] = {
     {"saved, restored", "tick", 1, '.', round_trip},
     {"saved, restored", "patterns", 1, '.', round_trip},
@@ -180,6 +219,9 @@ static const struct snapshot_test tests[] = {
     {"rolled back", "timer", 1, 't', rollback},
     {"rolled back", "deadline", 1, 'd', rollback},
     {"rolled back", "rng_queue", 1, '.', rollback},
+    {"few pages back", "dirty_50", 1, '.', few_pages},
+    {"some pages back", "dirty_1000", 1, '.', some_pages},
+    {"many pages back", "dirty_20000", 1, '.', many_pages},
 };
 
 static bool is_wanted(const struct snapshot_test *t, int argc, char **argv)

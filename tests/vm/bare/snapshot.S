@@ -437,7 +437,7 @@ GUEST rng_queue
     POWER_OFF
 END_GUEST rng_queue
 
-/* Writes to a page each, from 4 MiB on; again and again. */
+/* Writes to a page each, from 4 MiB on, and rests; again and again. */
     .macro DIRTY name, pages
 GUEST \name
     xorl %ebx, %ebx
@@ -449,7 +449,9 @@ GUEST \name
     decl %ecx
     jnz 2b
     PUT '.'
-    hlt
+    movl $20000, %ecx
+3:  decl %ecx
+    jnz 3b
     jmp 1b
 END_GUEST \name
     .endm
