@@ -275,10 +275,10 @@ static int compare_part(const struct part *a, const struct part *b,
     return a->len == b->len ? 0 : differs(d, a, index, common);
 }
 
-/* KVM's sections are groups; a device's is one plain list of fields. */
+/* Sections of groups only; the serial port is one plain list of fields. */
 static bool has_groups(const char *tag)
 {
-    return strcmp(tag, STATE_TAG_VM) == 0 || strcmp(tag, STATE_TAG_CPU) == 0;
+    return strcmp(tag, STATE_TAG_SERIAL) != 0;
 }
 
 /* The next part of *r: 1, 0 at the end, -EBADMSG for a broken group. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A slot's state: transport, queues, device, in this order. What could not have
- * come about by a driver's accesses is refused, so that a slot that was loaded
- * needs no rules of its own.
+ * A slot's state: transport, queues, device, in this order, each a group (see
+ * base/codec.h). What could not have come about by a driver's accesses is
+ * refused, so that a slot that was loaded needs no rules of its own.
  */
 #include "devices/virtio/virtio_mmio_state.h"
 
@@ -14,6 +14,15 @@
 #define STATUS_ALL                                                             \
     (STATUS_ACKNOWLEDGE | STATUS_DRIVER | STATUS_FEATURES_OK |                 \
      STATUS_DRIVER_OK | STATUS_NEEDS_RESET | STATUS_FAILED)
+
+#define GROUP_TRANSPORT "regs"
+#define GROUP_DEVICE "dev "
+
+/* Of each queue, by its number. */
+static const char *const queue_groups[] = {"que0", "que1", "que2"};
+
+_Static_assert(ARRAY_SIZE(queue_groups) == VIRTIO_QUEUES_MAX,
+               "every queue has a name");
 
 static const struct state_field transport_fields[] = {
     STATE_FIELD(struct virtio_mmio, status),
@@ -64,7 +73,7 @@ static bool activity_can_be(const struct virtio_mmio *mmio, unsigned interrupts)
            (mmio->dev->active || (mmio->status & STATUS_NEEDS_RESET));
 }
 
-static int load_transport(struct virtio_mmio *mmio, struct state_reader *r)
+static int read_transport(struct virtio_mmio *mmio, struct state_reader *r)
 {
     struct virtio_device *dev = mmio->dev;
     uint32_t device_id = state_get_u32(r);
@@ -75,7 +84,7 @@ static int load_transport(struct virtio_mmio *mmio, struct state_reader *r)
     state_get_fields(r, mmio, transport_fields, ARRAY_SIZE(transport_fields));
     interrupts = state_get_u32(r);
     active = state_get_u8(r);
-    if (r->error != 0 || device_id != dev->device_id ||
+    if (state_reader_finish(r) < 0 || device_id != dev->device_id ||
         queue_count != dev->queue_count || active > 1)
         return -EBADMSG;
     dev->active = active;
@@ -86,6 +95,13 @@ static int load_transport(struct virtio_mmio *mmio, struct state_reader *r)
         dev->driver_features = mmio->driver_features;
     atomic_store(&mmio->interrupt_status, interrupts);
     return 0;
+}
+
+static int load_transport(struct virtio_mmio *mmio, struct state_reader *r)
+{
+    struct state_reader group = state_get_group(r, GROUP_TRANSPORT);
+
+    return read_transport(mmio, &group);
 }
 
 /* Geometry comes with FEATURES_OK; what is ready runs once the device does. */
@@ -106,15 +122,28 @@ static int load_queues(struct virtio_mmio *mmio, struct state_reader *r)
     bool indirect = mmio->driver_features & VIRTIO_FEATURE_INDIRECT_DESC;
 
     for (unsigned i = 0; i < mmio->dev->queue_count; i++) {
+        struct state_reader group = state_get_group(r, queue_groups[i]);
         struct virtqueue *vq = &mmio->dev->queues[i];
-        int ret = virtqueue_load(vq, r, mmio->mem, event_idx, indirect);
+        int ret = virtqueue_load(vq, &group, mmio->mem, event_idx, indirect);
 
         if (ret < 0)
             return ret;
-        if (!queue_can_be(mmio, vq))
+        if (state_reader_finish(&group) < 0 || !queue_can_be(mmio, vq))
             return -EBADMSG;
     }
     return 0;
+}
+
+static int load_device(struct virtio_device *dev, struct state_reader *r)
+{
+    struct state_reader group;
+    int ret;
+
+    if (!dev->ops->load)
+        return 0;
+    group = state_get_group(r, GROUP_DEVICE);
+    ret = dev->ops->load(dev, &group);
+    return ret < 0 ? ret : state_reader_finish(&group);
 }
 
 void virtio_mmio_quiesce(struct virtio_mmio *mmio)
@@ -126,18 +155,27 @@ void virtio_mmio_quiesce(struct virtio_mmio *mmio)
 void virtio_mmio_save(const struct virtio_mmio *mmio, struct state_writer *w)
 {
     const struct virtio_device *dev = mmio->dev;
+    size_t begun;
 
     if (!dev)
         return;
+    begun = state_group_begin(w, GROUP_TRANSPORT);
     state_put_u32(w, dev->device_id);
     state_put_u32(w, dev->queue_count);
     state_put_fields(w, mmio, transport_fields, ARRAY_SIZE(transport_fields));
     state_put_u32(w, atomic_load(&mmio->interrupt_status));
     state_put_u8(w, dev->active);
-    for (unsigned i = 0; i < dev->queue_count; i++)
+    state_group_end(w, begun);
+    for (unsigned i = 0; i < dev->queue_count; i++) {
+        begun = state_group_begin(w, queue_groups[i]);
         virtqueue_save(&dev->queues[i], w);
-    if (dev->ops->save)
+        state_group_end(w, begun);
+    }
+    if (dev->ops->save) {
+        begun = state_group_begin(w, GROUP_DEVICE);
         dev->ops->save(dev, w);
+        state_group_end(w, begun);
+    }
 }
 
 int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r)
@@ -152,8 +190,8 @@ int virtio_mmio_load(struct virtio_mmio *mmio, struct state_reader *r)
     ret = load_transport(mmio, r);
     if (ret == 0)
         ret = load_queues(mmio, r);
-    if (ret == 0 && dev->ops->load)
-        ret = dev->ops->load(dev, r);
+    if (ret == 0)
+        ret = load_device(dev, r);
     if (ret == 0)
         ret = state_reader_finish(r);
     if (ret < 0)

@@ -29,15 +29,19 @@
 
 #define QUEUE_SIZE 8u
 
-/* Where things are in a state: the format, written down once more. */
-#define AT_DEVICE_ID 0u
-#define AT_QUEUE_COUNT 4u
-#define AT_STATUS 8u
-#define AT_DRIVER_FEATURES 24u
-#define AT_CONFIG_GENERATION 32u
-#define AT_INTERRUPTS 36u
-#define AT_ACTIVE 40u
-#define AT_QUEUE 41u /* the first one */
+/*
+ * Where things are in a state: the format, written down once more. Before each
+ * group's fields are its name and its length, four bytes each.
+ */
+#define GROUP_HEADER 8u
+#define AT_DEVICE_ID 8u
+#define AT_QUEUE_COUNT 12u
+#define AT_STATUS 16u
+#define AT_DRIVER_FEATURES 32u
+#define AT_CONFIG_GENERATION 40u
+#define AT_INTERRUPTS 44u
+#define AT_ACTIVE 48u
+#define AT_QUEUE 57u /* the first one */
 #define Q_SIZE 0u
 #define Q_DESC 2u
 #define Q_AVAIL 10u
@@ -432,6 +436,7 @@ static void set_indices(bool present)
 {
     memset(saved.bytes + AT_QUEUE + Q_IDLE_END, 0, Q_ACTIVE_END - Q_IDLE_END);
     saved.len = AT_QUEUE + (present ? Q_ACTIVE_END : Q_IDLE_END);
+    num_put_le32(saved.bytes + AT_QUEUE - 4, (uint32_t)(saved.len - AT_QUEUE));
 }
 
 static void expect_refused(bool refused)

@@ -179,6 +179,21 @@ static bool interrupt_line_changed(struct machine_rig *rig)
                         "section vm 0, group ioap");
 }
 
+/* The device in slot 0 has taken and returned one request more. */
+static bool queue_index_changed(struct machine_rig *rig)
+{
+    uint8_t *copy = copy_state();
+    uint8_t *queue = copy + find_section(copy, STATE_TAG_SLOT, 0) + 16;
+
+    while (memcmp(queue, "que0", 4) != 0)
+        queue += 8 + num_get_le32(queue + 4);
+    for (unsigned at = 29; at <= 33; at += 2) /* taken, seen, returned */
+        num_put_le16(queue + 8 + at,
+                     (uint16_t)(num_get_le16(queue + 8 + at) + 1));
+    return is_found_out(rig, file_of(copy), dup(good.memory),
+                        "section slot 0, group que0 differs at byte 29");
+}
+
 static bool memory_byte_changed(struct machine_rig *rig)
 {
     int memory = copy_memory();
@@ -523,6 +538,7 @@ static const struct {
     {"proof: a register", register_changed},
     {"proof: an MSR", msr_changed},
     {"proof: the I/O APIC", interrupt_line_changed},
+    {"proof: a queue index", queue_index_changed},
     {"proof: a byte of memory", memory_byte_changed},
     {"proof: a page nobody touched", untouched_page_changed},
     {"proof: the mapping, not the file", mapping_changed},
