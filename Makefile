@@ -69,12 +69,13 @@ UNIT_SRC := $(wildcard tests/unit/check_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 VMTEST_SRC := $(wildcard tests/vm/*.c)
 BENCH_SRC := $(wildcard bench/*.c)
+BENCH_HELPER_SRC := $(wildcard bench/bare/*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 ALL_SRC := $(BASE_SRC) $(DEVICES_SRC) $(VMM_PUBLIC_SRC) $(VMM_MAIN_SRC) \
 	$(VMM_SRC) $(TRIAL_SRC) $(CLI_SRC) $(GUEST_PUBLIC_SRC) \
 	$(GUEST_MAIN_SRC) $(GUEST_SRC) $(TEST_HELPER_SRC) $(UNIT_SRC) \
-	$(FUZZ_SRC) $(VMTEST_SRC) $(BENCH_SRC)
+	$(FUZZ_SRC) $(VMTEST_SRC) $(BENCH_SRC) $(BENCH_HELPER_SRC)
 
 LIBBASE := $(BUILD)/lib/libbase.a
 LIBDEVICES := $(BUILD)/lib/libdevices.a
@@ -85,6 +86,7 @@ LIBGUEST := $(BUILD)/lib/libguest.a
 LIBTRIAL := $(BUILD)/lib/libtrial.a
 LIBCLI := $(BUILD)/lib/libcli.a
 LIBTESTS := $(BUILD)/lib/libtests.a
+LIBBENCH := $(BUILD)/lib/libbench.a
 
 HARNESS_LIBS := -ljansson -lcrypto -lz -lm
 CHECK_LIBS := -lcheck -lsubunit -lm -lrt
@@ -130,6 +132,7 @@ $(eval $(call library,$(LIBGUEST),$(GUEST_SRC)))
 $(eval $(call library,$(LIBTRIAL),$(TRIAL_SRC)))
 $(eval $(call library,$(LIBCLI),$(filter-out cli/main.c,$(CLI_SRC))))
 $(eval $(call library,$(LIBTESTS),$(TEST_HELPER_SRC)))
+$(eval $(call library,$(LIBBENCH),$(BENCH_HELPER_SRC)))
 
 # The ACPI table of the machine, as C (iasl names the array by the file).
 $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
@@ -173,11 +176,17 @@ $(BUILD)/tests/vm/%: $(BUILD)/obj/tests/vm/%.o $(LIBTESTS) $(LIBTRIAL) \
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ -lfdt $(HARNESS_LIBS)
 
-$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIBTRIAL) $(LIBVMMPUBLIC) \
-		$(LIBPROTO) $(LIBBASE)
+$(BUILD)/bench/%: $(BUILD)/obj/bench/%.o $(LIBBENCH) $(LIBTESTS) \
+		$(LIBTRIAL) $(LIBVMMPUBLIC) $(LIBPROTO) $(LIBBASE)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $(PIE) -o $@ $^ $(HARNESS_LIBS)
+
+# The yardstick of a restore starts as fast as a program can.
+$(BUILD)/bench/floor: $(BUILD)/obj/bench/floor.o
+	@mkdir -p $(@D)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC) -o $@ $^
 
 # Fuzzers: clang's libFuzzer over one object folder of their own.
 $(BUILD)/tests/fuzz/%: tests/fuzz/%.c

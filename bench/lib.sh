@@ -8,6 +8,8 @@
 #   $pairs    how many pairs          $results  file of JSON lines
 #   $host     native or emulated      $bench    name of the measurement
 
+other=qemu # the side that ours is compared with
+
 die() {
     echo "bench/$bench: $*" >&2
     exit 1
@@ -86,7 +88,7 @@ run_side() {
         "$dir/lines" >>"$dir/samples"
 }
 
-# Run the functions run_ours and run_qemu in turns, who is first alternating.
+# Run the functions run_ours and run_$other in turns, who is first alternating.
 # The first, uncounted round warms the caches of the host. A pair that fails is
 # said and repeated, three times in all: one that fails more has a reason.
 run_pairs() {
@@ -94,8 +96,8 @@ run_pairs() {
 
     : >"$dir/samples"
     while [ $pair -le "$pairs" ]; do
-        order="ours qemu"
-        [ $((pair % 2)) = 0 ] || order="qemu ours"
+        order="ours $other"
+        [ $((pair % 2)) = 0 ] || order="$other ours"
         progress "bench/$bench: pair $pair of $pairs"
         for side in $order; do
             run_side $pair "$side" && continue
@@ -112,12 +114,13 @@ run_pairs() {
 }
 
 # report NAME LABEL UNIT SCALE DIRECTION LIMIT: one line of the table, one of
-# JSON. SCALE divides the samples; DIRECTION is "max" if the ratio ours/QEMU
-# may be at most LIMIT, "min" if at least, "-" if there is no limit.
+# JSON. SCALE divides the samples; DIRECTION is "max" if the ratio of ours to the
+# other side may be at most LIMIT, "min" if at least, "-"
+# if there is no limit.
 report() {
     awk -v name="$1" -v label="$2" -v unit="$3" -v scale="$4" \
         -v direction="$5" -v limit="${6-}" -v bench="$bench" -v host="$host" \
-        -v results="$results" '
+        -v results="$results" -v other="$other" '
     function sort(a, n,   i, j, t) {
         for (i = 2; i <= n; i++) {
             t = a[i]
@@ -135,19 +138,19 @@ report() {
     $3 == name { value[$1, $2] = $4; seen[$1] = 1 }
     END {
         for (pair in seen) {
-            if (!((pair, "ours") in value) || !((pair, "qemu") in value) ||
-                value[pair, "qemu"] == 0)
+            if (!((pair, "ours") in value) || !((pair, other) in value) ||
+                value[pair, other] == 0)
                 continue
             n++
             ours[n] = value[pair, "ours"] / scale
-            qemu[n] = value[pair, "qemu"] / scale
-            ratio[n] = ours[n] / qemu[n]
+            theirs[n] = value[pair, other] / scale
+            ratio[n] = ours[n] / theirs[n]
         }
         if (!n) {
             printf "%-34s not measured\n", label
             exit
         }
-        sort(ours, n); sort(qemu, n); sort(ratio, n)
+        sort(ours, n); sort(theirs, n); sort(ratio, n)
         mid = median(ratio, n)
         met = direction == "-" ? "" : \
               (direction == "max" ? mid <= limit + 0 : mid >= limit + 0) ? \
@@ -156,14 +159,14 @@ report() {
                 (direction == "max" ? "<= " : ">= ") limit
         range = sprintf("%.2f (%.2f..%.2f)", mid, ratio[1], ratio[n])
         printf "%-34s %9s %9s %-5s  %-18s %-7s %s\n", label,
-               figure(median(ours, n)), figure(median(qemu, n)), unit, range,
+               figure(median(ours, n)), figure(median(theirs, n)), unit, range,
                bound, met
         printf "{\"bench\":\"%s\",\"name\":\"%s\",\"label\":\"%s\"," \
                "\"host\":\"%s\",\"unit\":\"%s\",\"pairs\":%d,\"ours\":%.6g," \
-               "\"qemu\":%.6g,\"ratio\":%.4f,\"ratio_min\":%.4f," \
+               "\"%s\":%.6g,\"ratio\":%.4f,\"ratio_min\":%.4f," \
                "\"ratio_max\":%.4f,\"limit\":\"%s\",\"met\":%s}\n",
-               bench, name, label, host, unit, n, median(ours, n),
-               median(qemu, n), mid, ratio[1], ratio[n], bound,
+               bench, name, label, host, unit, n, median(ours, n), other,
+               median(theirs, n), mid, ratio[1], ratio[n], bound,
                met == "" ? "null" : met == "met" ? "true" : "false" >> results
     }' "$dir/samples"
 }

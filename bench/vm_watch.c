@@ -3,10 +3,13 @@
  * Runs a monitor, ours or another, and takes the time until its guest says
  * something on the console.
  *
- *   vm_watch [-t SECONDS] [-e TRACEFS] [-x COMMAND] -u TEXT -- PROGRAM [ARG...]
+ *   vm_watch [-t SECONDS] [-e TRACEFS] [-x COMMAND] [-v CID:PORT] -u TEXT
+ *            -- PROGRAM [ARG...]
  *
  * Both monitors are measured by this one program, from just before the exec to
- * the read that completes TEXT. It prints, one "name value" a line:
+ * the read that completes TEXT; with -v, TEXT counts as said once the guest has
+ * sent something on a connection to that vsock port, dialled through the host
+ * kernel's vhost. It prints, one "name value" a line:
  *
  *   line_us    until TEXT was there
  *   entry_us   until a virtual CPU was entered first, as the host kernel's
@@ -28,9 +31,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <linux/vm_sockets.h>
 
 #include "base/io.h"
 
@@ -43,11 +48,13 @@ struct watch {
     const char *tracefs; /* or NULL */
     const char *command; /* or NULL */
     const char *text;
+    unsigned cid, port; /* who says it; cid 0: the console */
     char **program;
 
     pid_t pid;
-    int console; /* read end; -1 at its end */
-    int trace;   /* trace_pipe; -1 when not, or no longer, wanted */
+    pid_t dialler; /* -1: none */
+    int console;   /* read end; -1 at its end */
+    int trace;     /* trace_pipe; -1 when not, or no longer, wanted */
     uint64_t started_ns;
     uint64_t line_ns;  /* 0 until TEXT came */
     uint64_t entry_ns; /* 0 until the first entry */
@@ -163,6 +170,44 @@ static void trace_read(struct watch *w)
         trace_close(w);
 }
 
+/* ---- a guest that answers on vsock ---- */
+
+/* True once the guest has accepted a connection and said something. */
+static bool guest_answers(const struct sockaddr_vm *address)
+{
+    const struct timeval patience = {.tv_usec = 200000};
+    int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool answered = false;
+    char byte;
+
+    if (fd < 0)
+        return false;
+    /* A guest that is not there yet must be dialled anew soon. */
+    (void)setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience,
+                     sizeof(patience));
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0)
+        answered = read(fd, &byte, 1) == 1;
+    io_close(&fd);
+    return answered;
+}
+
+/* A child that dials until it is answered, and then says TEXT for the guest. */
+static int dial(struct watch *w, int say)
+{
+    const struct sockaddr_vm address = {
+        .svm_family = AF_VSOCK, .svm_cid = w->cid, .svm_port = w->port};
+    const struct timespec step = {.tv_nsec = 1000000};
+
+    if (w->cid == 0)
+        return 0;
+    w->dialler = fork();
+    if (w->dialler != 0)
+        return w->dialler < 0 ? -errno : 0;
+    while (!guest_answers(&address))
+        (void)nanosleep(&step, NULL);
+    _exit(io_write_full(say, w->text, strlen(w->text)) == 0 ? 0 : 1);
+}
+
 /* ---- the program ---- */
 
 /* stdin empty, stdout and stderr to our pipe. */
@@ -178,6 +223,9 @@ static int spawn(struct watch *w)
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, fds[1], 1);
     posix_spawn_file_actions_adddup2(&actions, fds[1], 2);
+    ret = dial(w, fds[1]);
+    if (ret < 0)
+        return ret;
     w->started_ns = io_now_ns();
     ret = -posix_spawnp(&w->pid, w->program[0], &actions, NULL, w->program,
                         environ);
@@ -263,6 +311,10 @@ static void end_program(struct watch *w)
     const struct timespec step = {.tv_nsec = 5000000};
     uint64_t end = io_now_ns() + TERM_WAIT_MS * 1000000ull;
 
+    if (w->dialler > 0) {
+        kill(w->dialler, SIGKILL);
+        (void)waitpid(w->dialler, NULL, 0);
+    }
     if (w->pid <= 0)
         return;
     kill(w->pid, SIGTERM);
@@ -306,10 +358,10 @@ static int watch(struct watch *w)
 int main(int argc, char **argv)
 {
     static struct watch w = {
-        .timeout_s = 120, .pid = -1, .console = -1, .trace = -1};
+        .timeout_s = 120, .pid = -1, .dialler = -1, .console = -1, .trace = -1};
     int c;
 
-    while ((c = getopt(argc, argv, "+t:e:x:u:")) != -1) {
+    while ((c = getopt(argc, argv, "+t:e:x:v:u:")) != -1) {
         switch (c) {
         case 't':
             w.timeout_s = (unsigned)strtoul(optarg, NULL, 10);
@@ -320,6 +372,10 @@ int main(int argc, char **argv)
         case 'x':
             w.command = optarg;
             break;
+        case 'v':
+            if (sscanf(optarg, "%u:%u", &w.cid, &w.port) != 2)
+                return 2;
+            break;
         case 'u':
             w.text = optarg;
             break;
@@ -329,7 +385,8 @@ int main(int argc, char **argv)
     }
     if (!w.text || optind >= argc) {
         fprintf(stderr, "usage: vm_watch [-t SECONDS] [-e TRACEFS] "
-                        "[-x COMMAND] -u TEXT -- PROGRAM [ARG...]\n");
+                        "[-x COMMAND] [-v CID:PORT] -u TEXT -- PROGRAM "
+                        "[ARG...]\n");
         return 2;
     }
     w.program = argv + optind;

@@ -42,6 +42,8 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(console_storm) \
     X(console_lines) \
     X(console_flood) \
+    X(out_storm) \
+    X(dirty_pages) \
     X(empty_slot) \
     X(first_slot) \
     X(nowhere) \

@@ -192,6 +192,57 @@ GUEST console_flood
     PUT_LINES 37500
 END_GUEST console_flood
 
+/*
+ * Empty lines without end, by nothing but OUTs (but for one jump in 512): what
+ * is restored anywhere in it begins with an OUT. Its first OUT is 7 bytes in.
+ */
+GUEST out_storm
+    movl $SERIAL, %edx
+    movb $10, %al
+1:  .rept 512
+    outb %al, %dx
+    .endr
+    jmp 1b
+END_GUEST out_storm
+
+/* One byte of the console's input to %al. */
+    .macro GET
+9:  movl $(SERIAL + 5), %edx
+    inb %dx, %al
+    testb $1, %al
+    jz 9b
+    movl $SERIAL, %edx
+    inb %dx, %al
+    .endm
+
+/*
+ * Says it is there; then, for each number of four bytes that it reads, writes
+ * into as many pages from 16 MiB on and says so.
+ */
+GUEST dirty_pages
+    movl $(SERIAL + 4), %edx /* MCR: DTR and RTS, "send me something" */
+    movb $3, %al
+    outb %al, %dx
+    PUT 10
+1:  xorl %ebx, %ebx
+    movl $4, %ecx
+2:  GET
+    shll $24, %eax
+    shrl $8, %ebx
+    orl %eax, %ebx
+    decl %ecx
+    jnz 2b
+    movl $0x1000000, %edi
+3:  testl %ebx, %ebx
+    jz 4f
+    incl (%rdi)
+    addl $0x1000, %edi
+    decl %ebx
+    jmp 3b
+4:  PUT 10
+    jmp 1b
+END_GUEST dirty_pages
+
 /* ---- devices ---- */
 
 /* An empty slot has the magic value, version 2 and device id 0. */
