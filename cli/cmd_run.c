@@ -93,6 +93,9 @@ static int restore_machine(struct run *run, struct failure *f)
     if (ret == 0)
         ret = snapshot_source_check_host(&run->source,
                                          run->machine.config.kvm_fd, f);
+    /* The monitor need not ask KVM once more, which takes its time. */
+    run->machine_spec.cpu_compared = ret == 0;
+    run->machine.config.cpu_compared = ret == 0;
     s->restore = &run->source.restore;
     s->vm = run->source.in_place ? &run->vm : NULL;
     if (run->source.send_fd >= 0)

@@ -85,6 +85,7 @@ int machine_restore(const struct machine_spec *spec,
     vm_config_init(&m->config);
     m->snapshot = snapshot;
     restore_numbers(m);
+    m->config.cpu_compared = spec->cpu_compared;
     /* What messages call the thing that runs. */
     m->kernel_path = strdup(snapshot->dir);
     if (!m->kernel_path)

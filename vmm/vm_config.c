@@ -104,6 +104,7 @@ int vm_config_encode(const struct vm_config *config, void *buf, size_t size,
     state_put_u8(&w, config->renew_generation);
     state_put_u8(&w, config->track_dirty);
     state_put_u8(&w, config->debug_exit);
+    state_put_u8(&w, config->cpu_compared);
     state_put_u32(&w, config->disk_count);
     for (uint32_t i = 0; i < config->disk_count && i < VM_DISKS_MAX; i++) {
         state_put_string(&w, config->disks[i].id);
@@ -155,6 +156,7 @@ static void decode_fields(struct state_reader *r, struct vm_config *c)
     c->renew_generation = get_bool(r);
     c->track_dirty = get_bool(r);
     c->debug_exit = get_bool(r);
+    c->cpu_compared = get_bool(r);
     c->disk_count = state_get_u32(r);
     if (c->disk_count > VM_DISKS_MAX) {
         c->disk_count = 0;
@@ -191,7 +193,7 @@ static bool origin_is_sane(const struct vm_config *c)
 {
     if (c->state_fd < 0)
         return c->kernel_fd >= 0 && c->memory_fd < 0 && !c->track_dirty &&
-               !c->renew_generation;
+               !c->renew_generation && !c->cpu_compared;
     return c->memory_fd >= 0 && c->kernel_fd < 0 && c->initrd_fd < 0;
 }
 

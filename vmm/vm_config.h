@@ -72,6 +72,8 @@ struct vm_config {
                             * told so, when it starts; with state_fd */
     bool track_dirty;      /* MONITOR_ROLLBACK is possible; with state_fd */
     bool debug_exit;       /* the guest has the debug-exit port */
+    bool cpu_compared;     /* the harness knows that this host has all that the
+                            * CPU of the state has; with state_fd */
 
     uint32_t disk_count;
     struct vm_disk disks[VM_DISKS_MAX];

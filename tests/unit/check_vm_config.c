@@ -93,6 +93,7 @@ static struct vm_config fullest_restored(void)
     c.memory_fd = 107;
     c.track_dirty = true;
     c.renew_generation = true;
+    c.cpu_compared = true;
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
         c.disks[i].mode = VM_DISK_COW;
         c.disks[i].overlay_fd = FD_OVERLAY + (int)i;
@@ -148,6 +149,7 @@ static void check_round_trip(const struct vm_config *c)
     ck_assert_int_eq(out.renew_generation, c->renew_generation);
     ck_assert_int_eq(out.track_dirty, c->track_dirty);
     ck_assert_int_eq(out.debug_exit, c->debug_exit);
+    ck_assert_int_eq(out.cpu_compared, c->cpu_compared);
     ck_assert_int_eq(out.console_in_fd, c->console_in_fd);
     ck_assert_int_eq(out.console_out_fd, c->console_out_fd);
     ck_assert_int_eq(out.vsock, c->vsock);

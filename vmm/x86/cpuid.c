@@ -127,6 +127,16 @@ static struct kvm_cpuid2 *cpuid_alloc(void)
                          CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
 }
 
+struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *cpuid)
+{
+    struct kvm_cpuid2 *copy = cpuid_alloc();
+
+    if (copy)
+        memcpy(copy, cpuid,
+               sizeof(*cpuid) + cpuid->nent * sizeof(cpuid->entries[0]));
+    return copy;
+}
+
 int cpuid_get_supported(int kvm_fd, struct kvm_cpuid2 **ret_cpuid)
 {
     struct kvm_cpuid2 *cpuid = cpuid_alloc();

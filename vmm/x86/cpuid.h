@@ -27,6 +27,9 @@ struct cpuid_options {
 int cpuid_get_supported(int kvm_fd, struct kvm_cpuid2 **ret_cpuid)
     __attribute__((warn_unused_result));
 
+/* A copy with room for CPUID_ENTRIES_MAX entries (free() it), or NULL. */
+struct kvm_cpuid2 *cpuid_copy(const struct kvm_cpuid2 *cpuid);
+
 /*
  * Makes the table of this machine's vCPUs out of what KVM supports. Entries are
  * those of vCPU 0 until cpuid_set_vcpu(). 0, -EOPNOTSUPP or -E2BIG.

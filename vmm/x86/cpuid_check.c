@@ -7,12 +7,14 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/num.h"
 
 #define ANY_INDEX UINT32_MAX
 #define LEAF_XSAVE 0xdu
+#define TSC_DEADLINE (1u << 24) /* leaf 1, ECX */
 
 enum { EAX, EBX, ECX, EDX };
 
@@ -173,5 +175,34 @@ int cpuid_check(const struct kvm_cpuid2 *host, const struct kvm_cpuid2 *saved,
         if (ret == 0)
             ret = check_layout(host, e, ret_why);
     }
+    return ret;
+}
+
+int cpuid_check_own(const struct kvm_cpuid2 *saved,
+                    const struct cpuid_options *options,
+                    char ret_why[STATE_WHY_MAX + 1])
+{
+    struct kvm_cpuid2 *again = cpuid_copy(saved);
+    struct cpuid_options own = *options;
+    uint32_t i = 0;
+    int ret;
+
+    if (!again)
+        return -ENOMEM;
+    /* Whether there is such a timer is the host's to say. */
+    own.tsc_deadline = (cpuid_word(saved, 1, 0, ECX) & TSC_DEADLINE) != 0;
+    ret = cpuid_prepare(again, &own);
+    while (ret == 0 && i < saved->nent && i < again->nent &&
+           memcmp(&saved->entries[i], &again->entries[i],
+                  sizeof(saved->entries[i])) == 0)
+        i++;
+    if (ret < 0 || i < saved->nent || i < again->nent) {
+        snprintf(ret_why, STATE_WHY_MAX + 1,
+                 "its CPU is none that this machine gives a guest: CPUID leaf "
+                 "0x%x",
+                 i < saved->nent ? saved->entries[i].function : 1);
+        ret = -EOPNOTSUPP;
+    }
+    free(again);
     return ret;
 }
