@@ -134,7 +134,10 @@ static void order(int sock, enum monitor_msg type)
         die("monitor", "it does not listen");
 }
 
-/* CONFIG is there before the monitor is. Returns the console. */
+/*
+ * CONFIG is there before the monitor is, and START behind it, as
+ * monitor_build_and_start has it. Returns the console.
+ */
 static int send_config(int sock, const struct snapshot *s)
 {
     static uint8_t buf[MSG_PAYLOAD_MAX];
@@ -149,6 +152,7 @@ static int send_config(int sock, const struct snapshot *s)
     if (vm_config_encode(&config, buf, sizeof(buf), &len, fds, &fd_count) < 0 ||
         msg_send(sock, MONITOR_CONFIG, buf, len, fds, fd_count) < 0)
         die("monitor", "no CONFIG");
+    order(sock, MONITOR_START);
     vm_config_fini(&config);
     return console[0];
 }
@@ -180,7 +184,6 @@ static void run_monitor(unsigned pair, const struct snapshot *s)
     io_close(&socks[1]);
     receive(socks[0], MONITOR_READY, &m);
     ready = io_now_ns();
-    order(socks[0], MONITOR_START);
     say(pair, "ours", "out_ns", wait_for_out(console));
     /* A guest that floods the console is not read any more. */
     io_close(&console);

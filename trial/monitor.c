@@ -200,30 +200,42 @@ static void fail_refused(const struct monitor_error *e,
     }
 }
 
-int monitor_build(struct monitor *m, const struct vm_config *config,
-                  const struct monitor_names *names, struct failure *f)
+static int fail_send(struct monitor *m, int error, struct failure *f)
+{
+    if (error == -ENOMEM)
+        failure_set(f, "host", "memory", NULL, "out of memory");
+    else
+        fail_gone(m, error, f);
+    return error;
+}
+
+static int send_config(struct monitor *m, const struct vm_config *config)
 {
     static const size_t SIZE = MSG_PAYLOAD_MAX;
-    struct monitor_error error;
     int fds[MSG_FDS_MAX];
     size_t len = 0, fd_count = 0;
     uint8_t *buf = malloc(SIZE);
     int ret = -ENOMEM;
 
-    if (!buf) {
-        failure_set(f, "host", "memory", NULL, "out of memory");
-        return -ENOMEM;
-    }
+    if (!buf)
+        return ret;
     m->memory_bytes = config->memory_bytes;
     ret = vm_config_encode(config, buf, SIZE, &len, fds, &fd_count);
     if (ret == 0)
         ret = msg_send(m->sock, MONITOR_CONFIG, buf, len, fds, fd_count);
     free(buf);
-    if (ret == 0) {
-        ret = receive_within(m, BUILD_TIMEOUT_MS);
-        if (ret == 0)
-            ret = -EPIPE;
-    }
+    return ret;
+}
+
+static int wait_until_built(struct monitor *m,
+                            const struct monitor_names *names,
+                            struct failure *f)
+{
+    struct monitor_error error;
+    int ret = receive_within(m, BUILD_TIMEOUT_MS);
+
+    if (ret == 0)
+        ret = -EPIPE;
     if (ret < 0) {
         fail_gone(m, ret, f);
         return ret;
@@ -239,6 +251,27 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
     failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",
                 "the monitor answered with a message of type %u", m->msg.type);
     return -EPROTO;
+}
+
+int monitor_build(struct monitor *m, const struct vm_config *config,
+                  const struct monitor_names *names, struct failure *f)
+{
+    int ret = send_config(m, config);
+
+    return ret == 0 ? wait_until_built(m, names, f) : fail_send(m, ret, f);
+}
+
+int monitor_build_and_start(struct monitor *m, const struct vm_config *config,
+                            const struct monitor_names *names,
+                            struct failure *f)
+{
+    int ret = send_config(m, config);
+
+    if (ret != 0)
+        return fail_send(m, ret, f);
+    /* Read once the machine is built. One that cannot be built has said so. */
+    (void)!monitor_start(m);
+    return wait_until_built(m, names, f);
 }
 
 int monitor_probe(struct monitor *m, int kvm_fd,

@@ -69,6 +69,15 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
                   const struct monitor_names *names, struct failure *f)
     __attribute__((warn_unused_result));
 
+/*
+ * The same, and the guest starts as soon as it is built, without waiting for
+ * us in between. If it fails, the guest has not run.
+ */
+int monitor_build_and_start(struct monitor *m, const struct vm_config *config,
+                            const struct monitor_names *names,
+                            struct failure *f)
+    __attribute__((warn_unused_result));
+
 /* Asks a fresh monitor to measure what this KVM can do. Waits for it. */
 int monitor_probe(struct monitor *m, int kvm_fd,
                   struct monitor_probe *ret_probe, struct failure *f)

@@ -25,16 +25,13 @@ void trial_vm_fini(struct trial_vm *vm)
     trial_vm_init(vm);
 }
 
-static int start_monitor(struct runner *r)
+/* The proof stands between the machine and its first instruction. */
+static int build_prove_start(struct runner *r,
+                             const struct monitor_names *names)
 {
-    struct monitor_names names = machine_names(r->machine);
     struct failure *f = &r->result->failure;
-    int ret = monitor_spawn(&r->monitor, f);
+    int ret = monitor_build(r->monitor, &r->machine->config, names, f);
 
-    r->machine->config.track_dirty = r->spec->vm != NULL;
-    if (ret == 0)
-        ret = monitor_build(r->monitor, &r->machine->config, &names, f);
-    vm_config_fini(&r->machine->config);
     if (ret == 0)
         ret = runner_prove(r);
     if (ret != 0)
@@ -43,6 +40,22 @@ static int start_monitor(struct runner *r)
     if (ret != 0)
         failure_set(f, "monitor_died", "microsbx-vmm", NULL,
                     "the monitor ended before the guest ran");
+    return ret;
+}
+
+static int start_monitor(struct runner *r)
+{
+    struct monitor_names names = machine_names(r->machine);
+    struct failure *f = &r->result->failure;
+    int ret = monitor_spawn(&r->monitor, f);
+
+    r->machine->config.track_dirty = r->spec->vm != NULL;
+    if (ret == 0 && r->spec->restore && r->spec->restore->prove)
+        ret = build_prove_start(r, &names);
+    else if (ret == 0)
+        ret =
+            monitor_build_and_start(r->monitor, &r->machine->config, &names, f);
+    vm_config_fini(&r->machine->config);
     return ret;
 }
 

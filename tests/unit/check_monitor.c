@@ -116,6 +116,17 @@ static void read_mode(char *mode, size_t size)
     mode[n] = '\0';
 }
 
+/* Refuses, and is gone with what came meanwhile unread. */
+static void refuse_unread(void)
+{
+    struct pollfd p = {.fd = SOCK, .events = POLLIN};
+
+    (void)poll(&p, 1, WAIT_MS);
+    send_error(MONITOR_ERROR_KERNEL);
+    close(SOCK); /* sooner than an exit would, and than anybody wakes up */
+    _exit(1);
+}
+
 /* Answers to CONFIG or PROBE. */
 static void play_build(const char *mode)
 {
@@ -125,6 +136,8 @@ static void play_build(const char *mode)
         _exit(7);
     else if (!strcmp(mode, "abort"))
         abort();
+    else if (!strcmp(mode, "unread"))
+        refuse_unread();
     else if (sscanf(mode, "error %u", &number) == 1)
         send_error(number);
     else if (!strcmp(mode, "short error"))
@@ -409,8 +422,12 @@ static void set_mode(const char *mode)
     ck_assert_int_eq(fclose(file), 0);
 }
 
-/* Starts one in that mode and asks it to build: its answer. */
-static int build(const char *mode)
+/* Starts one in that mode and asks it to build, and maybe to start: its
+ * answer. */
+static int build_with(const char *mode,
+                      int (*ask)(struct monitor *, const struct vm_config *,
+                                 const struct monitor_names *,
+                                 struct failure *))
 {
     static const char *const DISKS[VM_DISKS_MAX] = {"disk zero", "disk one"};
     static const struct monitor_names NAMES = {.kernel = "the kernel",
@@ -428,9 +445,14 @@ static int build(const char *mode)
     config.cpu_count = 1;
     config.kvm_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     config.kernel_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-    ret = monitor_build(monitor, &config, &NAMES, &failure);
+    ret = ask(monitor, &config, &NAMES, &failure);
     vm_config_fini(&config);
     return ret;
+}
+
+static int build(const char *mode)
+{
+    return build_with(mode, monitor_build);
 }
 
 static unsigned open_descriptors(void)
@@ -479,13 +501,45 @@ static const struct {
     {"lying length", "monitor_died", "before the guest ran"},
 };
 
+static void expect_refusal(int i)
+{
+    ck_assert_msg(strcmp(failure.code, refusals[i].code) == 0 &&
+                      strstr(failure.message, refusals[i].message),
+                  "%s: %s: %s", refusals[i].mode, failure.code,
+                  failure.message);
+    monitor_free(monitor);
+}
+
 START_TEST(test_refusals)
 {
     ck_assert_int_lt(build(refusals[_i].mode), 0);
-    ck_assert_msg(strcmp(failure.code, refusals[_i].code) == 0 &&
-                      strstr(failure.message, refusals[_i].message),
-                  "%s: %s: %s", refusals[_i].mode, failure.code,
-                  failure.message);
+    expect_refusal(_i);
+    ck_assert_int_lt(build_with(refusals[_i].mode, monitor_build_and_start), 0);
+    expect_refusal(_i);
+}
+END_TEST
+
+/* The socket is reset under what it said last, which is heard all the same. */
+START_TEST(test_start_unread)
+{
+    for (int i = 0; i < 20; i++) {
+        ck_assert_int_lt(build_with("unread", monitor_build_and_start), 0);
+        ck_assert_str_eq(failure.code, "kernel");
+        monitor_free(monitor);
+    }
+}
+END_TEST
+
+START_TEST(test_build_and_start)
+{
+    struct monitor_event event = {0};
+
+    ck_assert_int_eq(build_with("machine", monitor_build_and_start), 0);
+    for (int i = 0; i < WAIT_MS && event.kind == MONITOR_EVENT_NONE; i++) {
+        usleep(1000);
+        monitor_receive(monitor, &event);
+    }
+    ck_assert_int_eq(event.kind, MONITOR_EVENT_RUNNING);
     monitor_free(monitor);
 }
 END_TEST
@@ -1010,6 +1064,8 @@ int main(int argc, char **argv)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, test_refusals, 0,
                         (int)(sizeof(refusals) / sizeof(refusals[0])));
+    tcase_add_test(t, test_build_and_start);
+    tcase_add_test(t, test_start_unread);
     tcase_add_loop_test(t, test_descriptors_are_refused, 0, 2);
     tcase_add_loop_test(t, test_liars, 0,
                         (int)(sizeof(liars) / sizeof(liars[0])));
