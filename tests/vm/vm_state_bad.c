@@ -149,6 +149,42 @@ static bool proof_holds(struct machine_rig *rig)
            rig_stop(rig);
 }
 
+/*
+ * A state of a host whose KVM has no TSC deadline: with a PIT, which the
+ * machine then gets although this host's would not.
+ */
+static bool with_a_pit(struct machine_rig *rig)
+{
+    enum { CHANNEL = 16, FIELDS = 3 * CHANNEL + 4, GROUP = 8 + FIELDS };
+    size_t vm = find_section(state, STATE_TAG_VM, 0);
+    uint32_t vm_len = num_get_le32(state + vm + 8);
+    size_t clock = vm + 16 + vm_len - 16; /* the last group, of 8 bytes */
+    uint8_t *copy = calloc(1, state_len + GROUP), *pit = copy + clock;
+    struct rig_files f = {.state = -1, .memory = good.memory};
+    struct vm_config config;
+    bool ok;
+
+    memcpy(copy, state, clock);
+    memcpy(copy + clock + GROUP, state + clock, state_len - clock);
+    memcpy(pit, "pit2", 4);
+    num_put_le32(pit + 4, FIELDS);
+    for (unsigned i = 0; i < 3; i++) {
+        num_put_le32(pit + 8 + i * CHANNEL, 0x1234 + i); /* count */
+        pit[8 + i * CHANNEL + 12] = 3;                   /* both bytes */
+        pit[8 + i * CHANNEL + 13] = i == 2 ? 3 : 2;      /* mode */
+        pit[8 + i * CHANNEL + 15] = 1;                   /* gate */
+    }
+    num_put_le32(copy + vm + 8, vm_len + GROUP);
+    rig_mend_state(copy, state_len + GROUP);
+    f.state = rig_make_file(copy, state_len + GROUP);
+    free(copy);
+    config_from(&config, dup(f.state), dup(good.memory));
+    ok = rig_build(rig, &config) && rig_proof_holds(rig, &f) &&
+         rig_start(rig) && rig_hear(rig, '.', 1) && rig_stop(rig);
+    io_close(&f.state);
+    return ok;
+}
+
 static bool register_changed(struct machine_rig *rig)
 {
     uint8_t *copy = copy_state();
@@ -535,6 +571,7 @@ static const struct {
     bool (*run)(struct machine_rig *rig);
 } tests[] = {
     {"the proof holds", proof_holds},
+    {"a PIT", with_a_pit},
     {"proof: a register", register_changed},
     {"proof: an MSR", msr_changed},
     {"proof: the I/O APIC", interrupt_line_changed},
