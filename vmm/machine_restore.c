@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -104,11 +105,42 @@ static int check_cpu(struct machine *m, struct state_reader cpu,
     return m->config.cpu_compared ? 0 : compare_cpu(m, &options, ret_error);
 }
 
+/*
+ * Sections one after the other as a machine of so many CPUs has them: the VM's,
+ * each CPU's, and none of theirs after that. 0, or -EBADMSG.
+ */
+static int find_cpus(struct machine *m, struct state_reader *ret_first,
+                     char why[STATE_WHY_MAX + 1])
+{
+    struct state_reader r = {0};
+    struct state_section next;
+    struct state_file f;
+    int ret = state_file_open(&f, m->origin.bytes, m->origin.len, why);
+
+    if (ret == 0)
+        ret = state_file_expect(&f, STATE_TAG_VM, VM_STATE_VERSION, 0, &r, why);
+    if (ret < 0)
+        return ret;
+    m->origin.has_pit = vm_state_has_pit(r);
+    for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++) {
+        ret = state_file_expect(&f, STATE_TAG_CPU, VCPU_STATE_VERSION,
+                                (uint16_t)i, &r, why);
+        if (i == 0)
+            *ret_first = r;
+    }
+    if (ret == 0 && state_file_next(&f, &next) == 1 &&
+        strcmp(next.tag, STATE_TAG_CPU) == 0) {
+        snprintf(why, STATE_WHY_MAX + 1, "it has more than %u CPUs",
+                 m->config.cpu_count);
+        ret = -EBADMSG;
+    }
+    return ret;
+}
+
 int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
 {
     char why[STATE_WHY_MAX + 1];
-    struct state_reader r = {0};
-    struct state_file f;
+    struct state_reader cpu = {0};
     int ret;
 
     if (m->config.state_fd < 0)
@@ -116,16 +148,8 @@ int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
     ret = read_state(m, ret_error);
     if (ret < 0)
         return ret;
-    ret = state_file_open(&f, m->origin.bytes, m->origin.len, why);
-    if (ret == 0)
-        ret = state_file_expect(&f, STATE_TAG_VM, VM_STATE_VERSION, 0, &r, why);
-    if (ret < 0)
-        return refuse(ret_error, ret, why);
-    m->origin.has_pit = vm_state_has_pit(r);
-    ret = state_file_expect(&f, STATE_TAG_CPU, VCPU_STATE_VERSION, 0, &r, why);
-    if (ret < 0)
-        return refuse(ret_error, ret, why);
-    return check_cpu(m, r, ret_error);
+    ret = find_cpus(m, &cpu, why);
+    return ret < 0 ? refuse(ret_error, ret, why) : check_cpu(m, cpu, ret_error);
 }
 
 /* ---- loading ---- */

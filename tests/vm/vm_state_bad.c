@@ -370,6 +370,26 @@ static bool more_cpus(struct machine_rig *rig)
                        "section seri 0 is where cpu 1 should be");
 }
 
+/* Of a machine with four, restored as one with one. */
+static bool fewer_cpus(struct machine_rig *rig)
+{
+    struct vm_config config;
+    struct rig_files f;
+    bool ok;
+
+    rig_files_open(&f, 0);
+    rig_config(&config, 4, MEMORY_MIB);
+    ok = rig_config_guest(&config, "tick") && rig_build(rig, &config) &&
+         rig_start(rig) && rig_hear(rig, '.', 1) && rig_pause(rig) &&
+         rig_save(rig, &f) && rig_stop(rig);
+    rig_end(rig);
+    config_from(&config, dup(f.state), dup(f.memory));
+    ok = ok && rig_refused(rig, &config, MONITOR_ERROR_STATE,
+                           "it has more than 1 CPUs");
+    rig_files_close(&f);
+    return ok;
+}
+
 static bool more_devices(struct machine_rig *rig)
 {
     struct vm_config config;
@@ -586,6 +606,7 @@ static const struct {
     {"memory too short", memory_short},
     {"memory too long", memory_long},
     {"more CPUs", more_cpus},
+    {"fewer CPUs", fewer_cpus},
     {"more devices", more_devices},
     {"CPUID with VMX", cpuid_offers_vmx},
     {"CPUID of another vendor", cpuid_is_another_vendors},
