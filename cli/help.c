@@ -34,8 +34,11 @@ static const struct row LIMIT_ROWS[] = {
      "10m for run; enforced by the host's clock; outcome timeout."},
     {"--output-limit", "10M a stream; enforced by the host; noted, the rest is "
                        "counted and dropped."},
-    {"--disk-limit", "1G; enforced by the host's overlay; noted (no space left "
-                     "inside)."},
+    {"--disk-limit", "1G, or what the snapshot was made with; enforced by the "
+                     "host's overlay; noted (no space left inside)."},
+    {"--ready-timeout", "180s for run and snapshot create; enforced by the "
+                        "host's clock; outcome infra_never_ran."},
+    {"--warmup-timeout", "10m; enforced by the host's clock; no snapshot."},
     {"--pids-limit",
      "512; enforced by the guest's cgroup; outcome pids_limit."},
     {"exec --timeout", "none; enforced by the guest's agent, whose word the "
@@ -101,6 +104,8 @@ void cli_print_help(FILE *out, const struct verb *verb)
     fprintf(out, "Usage: microsbx %s %s\n\n", verb->name, verb->synopsis);
     print_wrapped(out, verb->description, 0, 0);
     for (size_t g = 0; verb->groups[g]; g++) {
+        if (!verb->groups[g]->specs[0].name)
+            continue;
         fprintf(out, "\n%s:\n", verb->groups[g]->title);
         for (const struct option_spec *s = verb->groups[g]->specs; s->name; s++)
             print_option(out, s);
@@ -168,6 +173,8 @@ static void man_verb(FILE *out, const struct verb *verb)
     fprintf(out, ".Ss microsbx %s %s\n", verb->name, verb->synopsis);
     man_text(out, verb->description);
     for (size_t g = 0; verb->groups[g]; g++) {
+        if (!verb->groups[g]->specs[0].name)
+            continue;
         fprintf(out, ".Pp\n%s:\n.Bl -tag -width Ds\n", verb->groups[g]->title);
         for (const struct option_spec *s = verb->groups[g]->specs; s->name; s++)
             man_option(out, s);
@@ -185,9 +192,15 @@ void cli_print_manual(FILE *out)
     fputs(".Dd November 23, 2026\n.Dt MICROSBX 1\n.Os\n.Sh NAME\n.Nm microsbx\n"
           ".Nd run untrusted models in micro virtual machines\n"
           ".Sh SYNOPSIS\n.Nm\n.Ar verb\n.Op Ar options\n.Sh DESCRIPTION\n"
-          "One trial is one virtual machine. The monitor is a process of its "
-          "own\nthat holds only descriptors; in this version it is not yet "
-          "confined further\n(the result says jail: none).\n",
+          "One trial is one virtual machine, which boots or goes on from a "
+          "snapshot.\nThe monitor is a process of its own that holds only "
+          "descriptors; in this\nversion it is not yet confined further (the "
+          "result says jail: none).\n.Pp\n"
+          "A snapshot's memory and disks hold all that its warm-up has seen, "
+          "secrets\nincluded. Its id, the digest of its manifest, fixes every "
+          "byte; it does not\nsay who made it. What the warm-up runs is "
+          "trusted and recorded; untrusted\nfiles are given to each trial, "
+          "after the restore.\n",
           out);
     for (const struct verb *const *v = cli_verbs(); *v; v++)
         man_verb(out, *v);
@@ -202,8 +215,15 @@ void cli_print_manual(FILE *out)
     fputs("Of cp: 0, 1 if a file could not be read or written, 125 if the "
           "machine\ncould not be asked.\n",
           out);
+    fputs(
+        "Of snapshot verify and diff: 0, 1 if something is damaged or differs, "
+        "125\nif it could not be told.\n",
+        out);
     fputs(".Sh FILES\nImages and kernels lie under\n"
-          ".Pa $XDG_CACHE_HOME/microsbx\n(default\n.Pa ~/.cache/microsbx ) .\n"
+          ".Pa $XDG_CACHE_HOME/microsbx\n(default\n.Pa ~/.cache/microsbx ) ,\n"
+          "and with them\n.Pa stamps ,\nwhat full checks of snapshots have "
+          "found, and\n.Pa snapshots ,\nwhere parents of diffs are looked "
+          "for.\n"
           "Long-lived machines have a folder each under\n"
           ".Pa $XDG_RUNTIME_DIR/microsbx/machines\n(without that variable\n"
           ".Pa /run/user/UID ,\nor\n.Pa /tmp/microsbx-UID ) :\n"
