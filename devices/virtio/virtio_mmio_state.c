@@ -166,7 +166,7 @@ void virtio_mmio_save(const struct virtio_mmio *mmio, struct state_writer *w)
     state_put_u32(w, atomic_load(&mmio->interrupt_status));
     state_put_u8(w, dev->active);
     state_group_end(w, begun);
-    for (unsigned i = 0; i < dev->queue_count; i++) {
+    for (unsigned i = 0; i < dev->queue_count && i < VIRTIO_QUEUES_MAX; i++) {
         begun = state_group_begin(w, queue_groups[i]);
         virtqueue_save(&dev->queues[i], w);
         state_group_end(w, begun);
