@@ -121,7 +121,8 @@ static int load_queues(struct virtio_mmio *mmio, struct state_reader *r)
     bool event_idx = mmio->driver_features & VIRTIO_FEATURE_EVENT_IDX;
     bool indirect = mmio->driver_features & VIRTIO_FEATURE_INDIRECT_DESC;
 
-    for (unsigned i = 0; i < mmio->dev->queue_count; i++) {
+    for (unsigned i = 0; i < mmio->dev->queue_count && i < VIRTIO_QUEUES_MAX;
+         i++) {
         struct state_reader group = state_get_group(r, queue_groups[i]);
         struct virtqueue *vq = &mmio->dev->queues[i];
         int ret = virtqueue_load(vq, &group, mmio->mem, event_idx, indirect);
