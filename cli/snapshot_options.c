@@ -309,6 +309,12 @@ int snapshot_source_open(const struct options *options, bool has_command,
         ret = read_pinned(options, &ret_source->restore, f);
     if (ret == 0)
         ret = snapshot_check_read(options, &open_options.check, f);
+    /* The monitor proves memory and registers; the disks are the check's. */
+    if (ret == 0 && options_has(options, "prove") &&
+        (open_options.check == SNAPSHOT_CHECK_SAMPLED ||
+         open_options.check == SNAPSHOT_CHECK_NONE))
+        ret = fail_option("prove", "leave out --check, or give --check full", f,
+                          "needs a full check: it covers the disks, too");
     if (ret != 0)
         return ret;
     snapshot_places_read(options, &places, &open_options);

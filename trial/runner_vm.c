@@ -50,6 +50,8 @@ static int start_monitor(struct runner *r)
     int ret = monitor_spawn(&r->monitor, f);
 
     r->machine->config.track_dirty = r->spec->vm != NULL;
+    r->machine->config.renew_generation =
+        r->spec->restore && !r->spec->restore->pinned;
     if (ret == 0 && r->spec->restore && r->spec->restore->prove)
         ret = build_prove_start(r, &names);
     else if (ret == 0)
