@@ -2,8 +2,8 @@
 #
 # Memory of many guests restored from one snapshot: what their monitors have of
 # their own (guest memory included), beyond the one copy of the snapshot's
-# memory that all share. Each runs a command that sleeps. Then the same once
-# each has touched 64 MiB.
+# memory that all share. Idle: the agent has acknowledged the restore and waits.
+# Then the same once a command in each has touched 64 MiB.
 
 clones=20
 memory=256M
@@ -17,80 +17,89 @@ bench_setup() {
         die "snapshot create failed"
 }
 
-# What a process has of its own: not pages of the snapshot that it only reads,
-# though nobody else may happen to read them now.
+# What a process has of its own. Of the snapshot's memory that is what is no
+# longer the file's: a page of the file is shared, whoever reads it now.
 own_kib() {
     awk '/^[0-9a-f]+-[0-9a-f]+ / { snapshot = /\/memory$/ }
-        /^Private_Dirty:/ { sum += $2 }
-        /^Private_Clean:/ && !snapshot { sum += $2 }
+        /^Private_(Dirty|Clean):/ && !snapshot { sum += $2 }
+        /^Anonymous:/ && snapshot { sum += $2 }
         END { print sum + 0 }' "/proc/$1/smaps"
 }
 
-# start_clones COMMAND...: sets $harnesses.
+# The processes of a program below $dir.
+processes_of() {
+    local exe
+
+    for exe in /proc/[0-9]*/exe; do
+        [ "$(readlink "$exe")" != "$dir/$1" ] || echo "${exe//[^0-9]/}"
+    done
+}
+
+# Sets $sum_kib over the processes of a program, and how many of them have
+# touched their 64 MiB: $touched.
+measure() {
+    local pid own
+
+    sum_kib=0 touched=0
+    for pid in $(processes_of "$1"); do
+        own=$(own_kib "$pid")
+        sum_kib=$((sum_kib + own))
+        [ "$own" -lt $touched_kib ] || touched=$((touched + 1))
+    done
+}
+
 start_clones() {
     local i
 
-    harnesses=()
     for i in $(seq $clones); do
         progress "bench/$bench: guest $i of $clones"
-        "$dir/microsbx" run --snapshot "$dir/snapshot" --timeout 1h \
-            --events "$dir/events" -- "$@" >"$dir/out" 2>&1 </dev/null &
-        harnesses+=($!)
-        until grep -qs '"event": "started"' "$dir/events"; do
-            kill -0 $! 2>/dev/null || die "a guest ended: $(cat "$dir/out")"
-            sleep 0.05
-        done
-        rm "$dir/events"
+        "$dir/microsbx" run -d --snapshot "$dir/snapshot" --name "clone$i" \
+            >/dev/null || die "guest $i did not start"
     done
     progress ""
 }
 
-stop_clones() {
-    kill "${harnesses[@]}"
-    wait "${harnesses[@]}" || true
+# Nobody reads that pipe, so that all of it stays in the writer's buffer.
+touch_memory() {
+    local i patience
+
+    for i in $(seq $clones); do
+        progress "bench/$bench: guest $i of $clones touches memory"
+        "$dir/microsbx" exec "clone$i" -- \
+            sh -c 'dd if=/dev/zero bs=64M count=1 | sleep 3600' \
+            >"$dir/out" 2>&1 </dev/null &
+        patience=200
+        measure microsbx-vmm
+        until [ "$touched" = "$i" ]; do
+            [ $((patience--)) -gt 0 ] ||
+                die "guest $i does not touch its memory: $(cat "$dir/out")"
+            sleep 0.3
+            measure microsbx-vmm
+        done
+    done
+    progress ""
+    sleep 2
 }
 
-# Sets $monitors_kib, $harnesses_kib and $least_kib, the smallest monitor.
-measure_clones() {
-    local pid own
-
-    monitors_kib=0 harnesses_kib=0 least_kib=
-    for pid in "${harnesses[@]}"; do
-        own=$(own_kib "$(child_of "$pid")")
-        monitors_kib=$((monitors_kib + own))
-        [ "$own" -ge "${least_kib:-$own}" ] || least_kib=$own
-        least_kib=${least_kib:-$own}
-        harnesses_kib=$((harnesses_kib + $(own_kib "$pid")))
-    done
-}
-
-wait_until_touched() {
-    local patience=600
-
-    measure_clones
-    until [ "$least_kib" -ge $touched_kib ]; do
-        [ $((patience--)) -gt 0 ] || die "a guest does not touch its memory"
-        sleep 0.5
-        measure_clones
-    done
+report_clones() {
+    measure microsbx-vmm
+    report_one "$clones guests, $1" $sum_kib KiB "${2-}"
+    report_one "  a guest, on average" $((sum_kib / clones)) KiB
 }
 
 bench_run() {
-    start_clones sleep 3600
+    local i
+
+    start_clones
     sleep 5
-    measure_clones
-    report_one "$clones idle guests" $monitors_kib KiB $((clones * 3 * 1024))
-    report_one "  a guest, on average" $((monitors_kib / clones)) KiB
-    report_one "  a harness, on average" $((harnesses_kib / clones)) KiB
+    report_clones "idle" $((clones * 3 * 1024))
+    measure microsbx
+    report_one "  its harness, on average" $((sum_kib / clones)) KiB
     report_one "  the copy that all share" \
         $(($(stat -c %b "$dir/snapshot/memory") / 2)) KiB
-    stop_clones
-    # Nobody reads that pipe: all of it stays in the writer's buffer.
-    start_clones sh -c 'dd if=/dev/zero bs=64M count=1 | sleep 3600'
-    wait_until_touched
-    sleep 5
-    measure_clones
-    report_one "$clones guests, 64 MiB touched" $monitors_kib KiB
-    report_one "  a guest, on average" $((monitors_kib / clones)) KiB
-    stop_clones
+    touch_memory
+    report_clones "64 MiB touched"
+    for i in $(seq $clones); do
+        "$dir/microsbx" rm -f "clone$i" >/dev/null
+    done
 }

@@ -165,6 +165,7 @@ int main(int argc, char **argv)
     while (bytes < FIRST_PAGE_MIB + pages / 256 + 1)
         bytes *= 2;
     snapshot_make(&s, GUEST, bytes << 20, argv[3]);
+    go_first();
     start(&r, &s);
     for (unsigned pair = 0; pair <= pairs; pair++) {
         bool in_place_first = pair % 2;

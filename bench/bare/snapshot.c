@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +22,13 @@ void die(const char *what, const char *why)
 {
     fprintf(stderr, "%s: %s\n", what, why);
     exit(1);
+}
+
+void go_first(void)
+{
+    const struct sched_param param = {.sched_priority = 1};
+
+    (void)sched_setscheduler(0, SCHED_FIFO, &param);
 }
 
 static int open_nameless(const char *dir)
