@@ -98,15 +98,14 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(FUZZ_SRC))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
 # ---- targets -------------------------------------------------------------
-.PHONY: all programs tests demo check lint fuzz bench kernels images \
-	install clean deps
+.PHONY: all programs tests benches fuzzers fuzz-programs demo check lint fuzz \
+	bench kernels images install clean deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
 all: programs
 programs: $(PROGRAMS)
 tests: $(UNIT_TESTS) $(VM_TESTS)
-fuzzers: $(FUZZERS)
 benches: $(BENCHES)
 
 deps:
@@ -188,23 +187,20 @@ $(BUILD)/bench/floor: $(BUILD)/obj/bench/floor.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC) -o $@ $^
 
-# Fuzzers: clang's libFuzzer over one object folder of their own.
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c
-	@mkdir -p $(@D)
-	$(MAKE) --no-print-directory CC=clang SAN=1 BUILD=$(BUILD)/fuzz \
-		CFLAGS=-fsanitize=fuzzer-no-link FUZZ_ONE=$* \
-		$(BUILD)/fuzz/fuzz-bin/$*
-	cp $(BUILD)/fuzz/fuzz-bin/$* $@
+# Fuzzers: clang's libFuzzer over one object folder of their own, which one
+# inner make builds for all of them (two would write each other's libraries).
+fuzzers:
+	@$(MAKE) --no-print-directory CC=clang SAN=1 BUILD=$(BUILD)/fuzz \
+		CFLAGS=-fsanitize=fuzzer-no-link fuzz-programs
 
-ifdef FUZZ_ONE
-$(BUILD)/fuzz-bin/$(FUZZ_ONE): $(BUILD)/obj/tests/fuzz/$(FUZZ_ONE).o \
-		$(TEST_LIBS)
+fuzz-programs: $(FUZZERS)
+
+$(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS)
 	@mkdir -p $(@D)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer $(PIE) -o $@ $< \
 		-Wl,--start-group $(TEST_LIBS) -Wl,--end-group -lfdt \
 		$(HARNESS_LIBS) -lm
-endif
 
 check:
 	@scripts/deps
