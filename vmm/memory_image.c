@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/num.h"
 #include "vmm/kvm.h"
+#include "vmm/memory_drop.h"
 #include "vmm/x86/page_copy.h"
 
 #define PAGE GUEST_MEM_PAGE
@@ -295,17 +296,6 @@ static int collect_dirty(const struct memory *memory, int vm_fd,
     return ret;
 }
 
-static int drop_all(const struct memory *memory)
-{
-    const struct guest_mem *guest = &memory->guest;
-
-    for (unsigned i = 0; i < guest->region_count; i++)
-        if (madvise(guest->regions[i].host, guest->regions[i].size,
-                    MADV_DONTNEED) < 0)
-            return -errno;
-    return 0;
-}
-
 /* The file's page over that of the guest. A hole is not read, but known. */
 static void copy_page(const struct memory *memory, struct file_holes *holes,
                       uint8_t *to, uint64_t linear)
@@ -349,7 +339,7 @@ int memory_image_roll_back(const struct memory *memory, int vm_fd,
     done.by = done.pages >= DROP_FROM_PAGES ? MONITOR_ROLLBACK_DROPPED
                                             : MONITOR_ROLLBACK_COPIED;
     if (done.by == MONITOR_ROLLBACK_DROPPED)
-        ret = drop_all(memory);
+        ret = memory_drop(&memory->guest);
     else
         copy_all(memory);
     if (ret < 0)
