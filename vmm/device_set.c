@@ -369,4 +369,5 @@ void device_set_drain_console(struct device_set *set)
          serial8250_flush(set->serial) > 0 && waited < CONSOLE_DRAIN_MS;
          waited += CONSOLE_DRAIN_STEP_MS)
         (void)nanosleep(&pause, NULL);
+    serial8250_end_output(set->serial);
 }

@@ -560,6 +560,11 @@ void serial8250_free(struct serial8250 *s)
     free(s);
 }
 
+void serial8250_end_output(struct serial8250 *s)
+{
+    serial_host_end_output(&s->host);
+}
+
 size_t serial8250_flush(struct serial8250 *s)
 {
     serial_host_flush(&s->host);

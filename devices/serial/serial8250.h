@@ -69,6 +69,8 @@ void serial8250_free(struct serial8250 *serial);
  * that a slow reader left in the buffer; the event loop goes on with them.
  */
 size_t serial8250_flush(struct serial8250 *serial);
+/* The last flush: what a slow reader leaves is dropped, and counted as such. */
+void serial8250_end_output(struct serial8250 *serial);
 
 /* ---- save and restore, device lock held or nothing runs -------------------
  *

@@ -59,6 +59,12 @@ void serial_host_flush(struct serial_host *h)
     }
 }
 
+void serial_host_end_output(struct serial_host *h)
+{
+    serial_host_flush(h);
+    output_gone(h);
+}
+
 static void batch_start(struct serial_host *h)
 {
     struct itimerspec when = {.it_value.tv_nsec = BATCH_NS};

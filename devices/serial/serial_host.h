@@ -54,6 +54,8 @@ void serial_host_fini(struct serial_host *h);
 void serial_host_put(struct serial_host *h, uint8_t byte);
 /* Writes what it can, without waiting. */
 void serial_host_flush(struct serial_host *h);
+/* Writes what it can, counts the rest as dropped, and closes the output. */
+void serial_host_end_output(struct serial_host *h);
 /*
  * For another run of the guest: output is flushed once more, what is left of it
  * is lost, statistics are zero, input is left alone until room is announced.

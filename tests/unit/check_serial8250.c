@@ -394,6 +394,25 @@ static void check_pattern(const char *s, size_t offset, size_t len)
             ck_abort_msg("byte %zu is wrong", offset + i);
 }
 
+START_TEST(end_of_output)
+{
+    const struct serial8250_stats *stats;
+    uint64_t dropped;
+    size_t sent;
+
+    start();
+    stats = serial8250_stats(port);
+    sent = fill_output();
+    ck_assert_uint_eq(stats->bytes_dropped, 0);
+    serial8250_end_output(port);
+    dropped = stats->bytes_dropped;
+    ck_assert_uint_gt(dropped, SERIAL8250_OUTPUT_MAX - 16);
+    ck_assert_uint_eq(stats->bytes_out + dropped, sent);
+    serial8250_end_output(port); /* a machine may be halted twice */
+    ck_assert_uint_eq(stats->bytes_dropped, dropped);
+}
+END_TEST
+
 START_TEST(slow_reader)
 {
     size_t sent, got = 0;
@@ -776,6 +795,7 @@ static Suite *suite(void)
     tcase_add_test(tc, output_is_batched);
     tcase_add_test(tc, output_without_newlines);
     tcase_add_test(tc, flush_and_free_lose_nothing);
+    tcase_add_test(tc, end_of_output);
     tcase_add_test(tc, slow_reader);
     tcase_add_test(tc, reader_is_gone);
     tcase_add_test(tc, reader_goes_while_full);
