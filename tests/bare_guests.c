@@ -53,6 +53,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(tick) \
     X(patterns) \
     X(fpu) \
+    X(generation) \
     X(timer) \
     X(deadline) \
     X(four_cpus) \

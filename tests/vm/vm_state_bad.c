@@ -171,8 +171,9 @@ static bool with_a_pit(struct machine_rig *rig)
     for (unsigned i = 0; i < 3; i++) {
         num_put_le32(pit + 8 + i * CHANNEL, 0x1234 + i); /* count */
         pit[8 + i * CHANNEL + 12] = 3;                   /* both bytes */
-        pit[8 + i * CHANNEL + 13] = i == 2 ? 3 : 2;      /* mode */
-        pit[8 + i * CHANNEL + 15] = 1;                   /* gate */
+        /* Not one that starts a timer: its interrupts would change the rest. */
+        pit[8 + i * CHANNEL + 13] = i == 2 ? 3 : 5; /* mode */
+        pit[8 + i * CHANNEL + 15] = 1;              /* gate */
     }
     num_put_le32(copy + vm + 8, vm_len + GROUP);
     rig_mend_state(copy, state_len + GROUP);

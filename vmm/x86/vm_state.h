@@ -20,8 +20,10 @@ int vm_state_save(int vm_fd, bool has_pit, struct state_writer *w,
     __attribute__((warn_unused_result));
 
 /*
- * Loads a payload, to its last byte. Pre: the vCPUs have their states; the PIT
- * was made if vm_state_has_pit. 0, -EBADMSG or another -errno, and why.
+ * Loads a payload, to its last byte. A PIT that counts goes on at once, before
+ * any vCPU runs; LAPICs' timers wait for theirs. Pre: the vCPUs have their
+ * states; the PIT was made if vm_state_has_pit. 0, -EBADMSG or another -errno,
+ * and why.
  */
 int vm_state_load(int vm_fd, struct state_reader *r,
                   char ret_why[STATE_WHY_MAX + 1])

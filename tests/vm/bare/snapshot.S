@@ -244,6 +244,42 @@ END_GUEST fpu
     movl $0, 0xb0(%rdi)
     .endm
 
+/*
+ * Waits for the event device's interrupt: the generation id must then be
+ * another one.
+ */
+    .set IOAPIC, 0xfec00000
+    .set EVENT_PIN, 21
+    .set GENERATION, 0xef000
+GUEST generation
+    SETUP_GATE
+    movl $IOAPIC, %edi
+    movl $0x10 + 2 * EVENT_PIN, (%rdi)
+    movl $VECTOR, 0x10(%rdi)
+    movl $0x11 + 2 * EVENT_PIN, (%rdi)
+    movl $0, 0x10(%rdi)
+    movl $GENERATION, %esi
+    movq (%rsi), %rbx
+    movq 8(%rsi), %rbp
+2:  sti
+    movl $500, %ecx
+3:  decl %ecx
+    jnz 3b
+    PUT '.'
+    jmp 2b
+1:  cmpq (%rsi), %rbx
+    jne 4f
+    cmpq 8(%rsi), %rbp
+    jne 4f
+    PUT 'X'
+    POWER_OFF
+4:  movq (%rsi), %rbx
+    movq 8(%rsi), %rbp
+    PUT 'g'
+    END_OF_INTERRUPT
+    iretq
+END_GUEST generation
+
 /* A periodic timer of the LAPIC, 20 ms; the guest sleeps in between. */
 GUEST timer
     SETUP_GATE
@@ -419,13 +455,9 @@ GUEST rng_queue
     incl %ebx
     movw %bx, 2(%rsi)
     movl $0, 0x50(%rdi)
-    movl $2000000, %ecx
 2:  cmpw %bx, 2(%rbp)
-    je 3f
-    decl %ecx
-    jnz 2b
-    jmp 9f
-3:  cmpl $64, 8(%rbp, %rax, 8)
+    jne 2b
+    cmpl $64, 8(%rbp, %rax, 8)
     jne 9f
     cmpl $0xf, 0x70(%rdi)
     jne 9f
