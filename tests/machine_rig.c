@@ -247,7 +247,10 @@ bool rig_prove(struct machine_rig *rig, int state_fd, int leaves_fd)
 {
     const int fds[] = {state_fd, leaves_fd};
 
-    return rig_order(rig, MONITOR_PROVE, fds, 2, MONITOR_PROVED);
+    return rig_order(rig, MONITOR_PROVE, fds, 2, MONITOR_PROVED) &&
+           (monitor_proved_decode(rig->msg.payload, rig->msg.len,
+                                  &rig->proved) == 0 ||
+            fail(rig, "PROVED", "it does not decode"));
 }
 
 bool rig_roll_back(struct machine_rig *rig)
@@ -342,12 +345,21 @@ static bool same_memory(struct machine_rig *rig, int memory_fd, int leaves_fd)
     return same || fail(rig, "the memory", why);
 }
 
+/* That no disk has anything in an overlay of its own. */
+static bool no_clusters(struct machine_rig *rig)
+{
+    for (uint32_t i = 0; i < rig->proved.disk_count; i++)
+        if (rig->proved.disks[i].clusters > 0)
+            return fail(rig, "the proof", "an overlay is not empty");
+    return true;
+}
+
 bool rig_proof_holds(struct machine_rig *rig, const struct rig_files *saved)
 {
     int state = new_file(), leaves = new_file();
     bool holds = rig_prove(rig, state, leaves) &&
                  same_state(rig, saved->state, state) &&
-                 same_memory(rig, saved->memory, leaves);
+                 same_memory(rig, saved->memory, leaves) && no_clusters(rig);
 
     io_close(&state);
     io_close(&leaves);

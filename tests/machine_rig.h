@@ -42,6 +42,7 @@ struct machine_rig {
     struct monitor_error error;
     struct monitor_exit exit;
     struct monitor_saved saved;
+    struct monitor_proved proved;
     struct monitor_rolled_back rolled_back;
     char why[MONITOR_TEXT_MAX + 128];
 };
@@ -77,7 +78,8 @@ bool rig_hear(struct machine_rig *rig, char c, unsigned count);
 
 /*
  * Proves, and compares with what was saved: state outside of the exceptions,
- * and the digest of every chunk of the memory file. What differs is in why.
+ * the digest of every chunk of the memory file, and that overlays are empty.
+ * What differs is in why.
  */
 bool rig_proof_holds(struct machine_rig *rig, const struct rig_files *saved);
 

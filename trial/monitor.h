@@ -134,7 +134,8 @@ int monitor_save(struct monitor *m, const struct monitor_save_files *files,
  * snapshot and not started, or rolled back and not resumed.
  */
 int monitor_prove(struct monitor *m, int state_fd, int leaves_fd,
-                  struct failure *f) __attribute__((warn_unused_result));
+                  struct monitor_proved *ret_proved, struct failure *f)
+    __attribute__((warn_unused_result));
 /* Pre: paused, built from a snapshot with track_dirty. */
 int monitor_rollback(struct monitor *m, struct monitor_rolled_back *ret_done,
                      struct failure *f) __attribute__((warn_unused_result));

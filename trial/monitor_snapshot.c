@@ -197,12 +197,16 @@ int monitor_save(struct monitor *m, const struct monitor_save_files *files,
 }
 
 int monitor_prove(struct monitor *m, int state_fd, int leaves_fd,
-                  struct failure *f)
+                  struct monitor_proved *ret_proved, struct failure *f)
 {
     const int fds[] = {state_fd, leaves_fd};
     int ret = give_order(m, &ORDER_PROVE, fds, 2, f);
 
-    return ret < 0 ? ret : expect_empty(m, &ORDER_PROVE, f);
+    if (ret < 0)
+        return ret;
+    return monitor_proved_decode(m->msg.payload, m->msg.len, ret_proved) == 0
+               ? 0
+               : fail_lied(m, &ORDER_PROVE, f);
 }
 
 int monitor_rollback(struct monitor *m, struct monitor_rolled_back *ret_done,

@@ -111,17 +111,42 @@ static int compare_memory(int proven_fd, const struct snapshot *snapshot,
     return ret;
 }
 
+/* A restored disk is the snapshot's as long as its own overlay is empty. */
+static int compare_disks(const struct monitor_proved *proved,
+                         const struct snapshot *snapshot, struct failure *f)
+{
+    const struct snapshot_manifest *m = &snapshot->manifest;
+    char place[160];
+
+    if (proved->disk_count != m->disk_count)
+        return fail_place(snapshot, f, "it has another number of disks");
+    for (uint32_t i = 0; i < m->disk_count; i++) {
+        if (proved->disks[i].clusters == 0)
+            continue;
+        snprintf(place, sizeof(place),
+                 "the private overlay of its disk '%s' is not empty: %" PRIu64
+                 " clusters, the first at 0x%" PRIx64,
+                 m->disks[i].id, proved->disks[i].clusters,
+                 proved->disks[i].first);
+        return fail_place(snapshot, f, place);
+    }
+    return 0;
+}
+
 int proof_make(struct monitor *m, const struct snapshot *snapshot,
                struct proof *ret_proof, struct failure *f)
 {
     int state_fd = memfd_create("microsbx-proof-state", MFD_CLOEXEC);
     int leaves_fd = memfd_create("microsbx-proof-leaves", MFD_CLOEXEC);
+    struct monitor_proved proved;
     int ret;
 
     if (state_fd < 0 || leaves_fd < 0)
         ret = fail_read("proof", -errno, f);
     else
-        ret = monitor_prove(m, state_fd, leaves_fd, f);
+        ret = monitor_prove(m, state_fd, leaves_fd, &proved, f);
+    if (ret == 0)
+        ret = compare_disks(&proved, snapshot, f);
     if (ret == 0)
         ret = compare_memory(leaves_fd, snapshot, f);
     if (ret == 0)

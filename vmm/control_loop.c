@@ -209,14 +209,19 @@ static int handle_save(struct control_loop *c, const struct msg *m)
 
 static int handle_prove(struct control_loop *c, const struct msg *m)
 {
+    struct monitor_proved proved = {0};
     struct monitor_error error;
+    uint8_t buf[sizeof(proved)];
+    size_t len = 0;
+    int ret;
 
     if (c->state == CONTROL_RUNNING || m->len != 0 || m->fd_count != 2 ||
         !machine_is_pristine(c->machine))
         return -EBADMSG;
-    if (machine_prove(c->machine, m->fds[0], m->fds[1], &error) < 0)
+    if (machine_prove(c->machine, m->fds[0], m->fds[1], &proved, &error) < 0)
         return send_error(c, &error);
-    return send_waiting(c, MONITOR_PROVED, NULL, 0);
+    ret = monitor_proved_encode(&proved, buf, sizeof(buf), &len);
+    return ret < 0 ? ret : send_waiting(c, MONITOR_PROVED, buf, len);
 }
 
 static int handle_rollback(struct control_loop *c)

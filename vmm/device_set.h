@@ -126,6 +126,10 @@ int device_set_save_disks(const struct device_set *set,
                           const struct vm_config *config, const int *fds,
                           unsigned fd_count, struct device_set_disks *ret)
     __attribute__((warn_unused_result));
+/* What the private overlay of each cow disk holds. */
+void device_set_prove_disks(const struct device_set *set,
+                            const struct vm_config *config,
+                            struct monitor_proved *ret);
 /* Empties the overlay of each cow disk. 0 or -errno. */
 int device_set_reset_disks(const struct device_set *set,
                            const struct vm_config *config)

@@ -140,6 +140,17 @@ int device_set_save_disks(const struct device_set *set,
     return used == fd_count ? 0 : -EBADMSG;
 }
 
+void device_set_prove_disks(const struct device_set *set,
+                            const struct vm_config *config,
+                            struct monitor_proved *ret)
+{
+    *ret = (struct monitor_proved){.disk_count = set->disk_count};
+    for (uint32_t i = 0; i < set->disk_count; i++)
+        if (config->disks[i].mode == VM_DISK_COW)
+            ret->disks[i].clusters = cow_overlay_held(
+                virtio_blk_backend(set->disks[i]), &ret->disks[i].first);
+}
+
 int device_set_reset_disks(const struct device_set *set,
                            const struct vm_config *config)
 {

@@ -121,12 +121,14 @@ int machine_save(struct machine *m, const int *fds, unsigned fd_count,
 }
 
 int machine_prove(struct machine *m, int state_fd, int leaves_fd,
+                  struct monitor_proved *ret_proved,
                   struct monitor_error *ret_error)
 {
     int ret = write_state(m, state_fd, ret_error);
 
     if (ret < 0)
         return ret;
+    device_set_prove_disks(&m->devices, &m->config, ret_proved);
     ret = memory_image_digest(&m->memory, leaves_fd);
     return ret < 0 ? fail_state(ret_error, ret, "the memory cannot be digested",
                                 strerror(-ret))

@@ -215,6 +215,40 @@ int monitor_saved_decode(const void *buf, size_t len,
     return 0;
 }
 
+int monitor_proved_encode(const struct monitor_proved *p, void *buf,
+                          size_t size, size_t *ret_len)
+{
+    struct state_writer w;
+
+    state_writer_init(&w, buf, size);
+    state_put_u32(&w, p->disk_count);
+    for (uint32_t i = 0; i < p->disk_count; i++) {
+        state_put_u64(&w, p->disks[i].clusters);
+        state_put_u64(&w, p->disks[i].first);
+    }
+    return writer_result(&w, ret_len);
+}
+
+int monitor_proved_decode(const void *buf, size_t len,
+                          struct monitor_proved *ret_p)
+{
+    struct monitor_proved p = {0};
+    struct state_reader r;
+
+    state_reader_init(&r, buf, len);
+    p.disk_count = state_get_u32(&r);
+    if (p.disk_count > VM_DISKS_MAX)
+        return -EBADMSG;
+    for (uint32_t i = 0; i < p.disk_count; i++) {
+        p.disks[i].clusters = state_get_u64(&r);
+        p.disks[i].first = state_get_u64(&r);
+    }
+    if (state_reader_finish(&r) != 0)
+        return -EBADMSG;
+    *ret_p = p;
+    return 0;
+}
+
 int monitor_rolled_back_encode(const struct monitor_rolled_back *b, void *buf,
                                size_t size, size_t *ret_len)
 {

@@ -78,7 +78,7 @@ enum monitor_msg {
     MONITOR_PAUSED = 72,       /* empty */
     MONITOR_SAVED = 73,        /* struct monitor_saved */
     MONITOR_RESUMED = 74,      /* empty */
-    MONITOR_PROVED = 75,       /* empty */
+    MONITOR_PROVED = 75,       /* struct monitor_proved */
     MONITOR_ROLLED_BACK = 76,  /* struct monitor_rolled_back */
 };
 
@@ -92,7 +92,8 @@ enum monitor_msg {
  * The files of PROVE, both empty and writable: the state as read back from KVM
  * and the devices, and the leaves of the memory's hash tree: the SHA-256 of
  * each MONITOR_CHUNK of the linear memory as mapped to the guest, 32 bytes
- * each. Compare the first by state_file_compare.
+ * each. Compare the first by state_file_compare. The answer says what the
+ * private overlays hold; a restored disk has all of its own in the layer.
  */
 #define MONITOR_SAVE_FDS_MAX (2u + VM_DISKS_MAX)
 #define MONITOR_CHUNK ((uint64_t)1 << 20)
@@ -169,6 +170,15 @@ struct monitor_saved {
     uint64_t clusters; /* of all cow disks */
 };
 
+/* What a proof found of the disks; state and memory are in its files. */
+struct monitor_proved {
+    uint32_t disk_count; /* as configured, of any mode */
+    struct {
+        uint64_t clusters; /* in the private overlay; 0 without one */
+        uint64_t first;    /* the first of them: an offset on the disk, bytes */
+    } disks[VM_DISKS_MAX];
+};
+
 enum monitor_rollback_by {
     MONITOR_ROLLBACK_COPIED = 0,  /* page by page */
     MONITOR_ROLLBACK_DROPPED = 1, /* the private mapping as a whole */
@@ -233,6 +243,10 @@ int monitor_saved_encode(const struct monitor_saved *s, void *buf, size_t size,
                          size_t *ret_len);
 int monitor_saved_decode(const void *buf, size_t len,
                          struct monitor_saved *ret_s);
+int monitor_proved_encode(const struct monitor_proved *p, void *buf,
+                          size_t size, size_t *ret_len);
+int monitor_proved_decode(const void *buf, size_t len,
+                          struct monitor_proved *ret_p);
 int monitor_rolled_back_encode(const struct monitor_rolled_back *b, void *buf,
                                size_t size, size_t *ret_len);
 int monitor_rolled_back_decode(const void *buf, size_t len,

@@ -553,6 +553,17 @@ int cow_overlay_save(const struct block_backend *b, int fd,
     return ret;
 }
 
+uint64_t cow_overlay_held(const struct block_backend *b, uint64_t *ret_first)
+{
+    const struct cow_map *map = &((const struct cow_overlay *)b)->map;
+    uint64_t first = 0;
+
+    while (map->present > 0 && !cow_map_get(map, first))
+        first++;
+    *ret_first = cluster_start(first);
+    return map->present;
+}
+
 int cow_overlay_reset(struct block_backend *b)
 {
     struct cow_overlay *cow = cow_of(b);

@@ -81,6 +81,12 @@ int cow_overlay_save(const struct block_backend *b, int fd,
     __attribute__((warn_unused_result));
 
 /*
+ * How many clusters this overlay itself holds, whatever layers are below it,
+ * and where on the disk the first of them begins (0 without any).
+ */
+uint64_t cow_overlay_held(const struct block_backend *b, uint64_t *ret_first);
+
+/*
  * Makes a private overlay empty, as if newly opened: it reads as its base
  * again, holds nothing of the host's disk, and its statistics start at zero.
  * Takes no time if nothing was written. Pre: neither durable nor a layer.

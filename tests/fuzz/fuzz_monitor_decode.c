@@ -29,11 +29,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         struct monitor_probe probe;
         struct monitor_saved saved;
         struct monitor_rolled_back back;
+        struct monitor_proved proved;
     } r;
 
     if (size-- == 0)
         return 0;
-    switch (*data++ % 6) {
+    switch (*data++ % 7) {
     case 0:
         if (monitor_error_decode(data, size, &r.error) == 0)
             compare(monitor_error_encode(&r.error, buf, sizeof(buf), &len), buf,
@@ -58,6 +59,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (monitor_saved_decode(data, size, &r.saved) == 0)
             compare(monitor_saved_encode(&r.saved, buf, sizeof(buf), &len), buf,
                     len, data, size);
+        break;
+    case 6:
+        if (monitor_proved_decode(data, size, &r.proved) == 0)
+            compare(monitor_proved_encode(&r.proved, buf, sizeof(buf), &len),
+                    buf, len, data, size);
         break;
     default:
         if (monitor_rolled_back_decode(data, size, &r.back) == 0)

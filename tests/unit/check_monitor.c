@@ -305,6 +305,18 @@ static void send_saved(void)
     send_message(MONITOR_SAVED, buf, len);
 }
 
+static void send_proved(void)
+{
+    const struct monitor_proved done = {
+        .disk_count = 2, .disks = {[1] = {.clusters = 44, .first = 55}}};
+    uint8_t buf[64];
+    size_t len;
+
+    if (monitor_proved_encode(&done, buf, sizeof(buf), &len) != 0)
+        _exit(99);
+    send_message(MONITOR_PROVED, buf, len);
+}
+
 static void send_rolled_back(void)
 {
     const struct monitor_rolled_back done = {.pages = 33,
@@ -331,7 +343,7 @@ static void obey(uint32_t order)
         send_saved();
         break;
     case MONITOR_PROVE:
-        send_message(MONITOR_PROVED, NULL, 0);
+        send_proved();
         break;
     case MONITOR_ROLLBACK:
         send_rolled_back();
@@ -806,6 +818,7 @@ END_TEST
 /* ---- orders that wait for their answers ---- */
 
 static struct monitor_saved saved;
+static struct monitor_proved proved;
 static struct monitor_rolled_back rolled_back;
 
 /* Gives the order with this number. */
@@ -824,7 +837,7 @@ static int order(int number)
         files.disk_fds[0] = 2;
         return monitor_save(monitor, &files, &saved, &failure);
     case 3:
-        return monitor_prove(monitor, 0, 1, &failure);
+        return monitor_prove(monitor, 0, 1, &proved, &failure);
     default:
         return monitor_rollback(monitor, &rolled_back, &failure);
     }
@@ -841,6 +854,9 @@ START_TEST(test_orders)
         ck_assert_msg(order(i) == 0, "order %d: %s", i, failure.message);
     ck_assert_uint_eq(saved.pages, 11);
     ck_assert_uint_eq(saved.clusters, 22);
+    ck_assert_uint_eq(proved.disk_count, 2);
+    ck_assert_uint_eq(proved.disks[1].clusters, 44);
+    ck_assert_uint_eq(proved.disks[1].first, 55);
     ck_assert_uint_eq(rolled_back.pages, 33);
     ck_assert_int_eq(rolled_back.by, MONITOR_ROLLBACK_DROPPED);
     monitor_receive(monitor, &e);

@@ -60,6 +60,8 @@ static struct monitor_exit some_exit(void)
 
 static const struct monitor_saved some_saved = {.pages = 1ull << 40,
                                                 .clusters = 77};
+static const struct monitor_proved some_proved = {
+    .disk_count = 3, .disks = {[2] = {.clusters = 5, .first = 1ull << 35}}};
 static const struct monitor_rolled_back some_rolled_back = {
     .pages = 1ull << 33, .by = MONITOR_ROLLBACK_DROPPED};
 
@@ -176,6 +178,7 @@ END_TEST
 START_TEST(snapshot_answers_round_trip)
 {
     struct monitor_rolled_back back;
+    struct monitor_proved proved;
     struct monitor_saved saved;
     uint8_t buf[BUF_SIZE];
     size_t len = 0;
@@ -185,6 +188,15 @@ START_TEST(snapshot_answers_round_trip)
     ck_assert_int_eq(monitor_saved_decode(buf, len, &saved), 0);
     ck_assert_uint_eq(saved.pages, some_saved.pages);
     ck_assert_uint_eq(saved.clusters, some_saved.clusters);
+    ck_assert_int_eq(
+        monitor_proved_encode(&some_proved, buf, sizeof(buf), &len), 0);
+    ck_assert_int_eq(monitor_proved_decode(buf, len, &proved), 0);
+    ck_assert_uint_eq(proved.disk_count, some_proved.disk_count);
+    ck_assert_uint_eq(proved.disks[1].clusters, 0);
+    ck_assert_uint_eq(proved.disks[2].clusters, some_proved.disks[2].clusters);
+    ck_assert_uint_eq(proved.disks[2].first, some_proved.disks[2].first);
+    num_put_le32(buf, VM_DISKS_MAX + 1);
+    ck_assert_int_eq(monitor_proved_decode(buf, len, &proved), -EBADMSG);
     ck_assert_int_eq(
         monitor_rolled_back_encode(&some_rolled_back, buf, sizeof(buf), &len),
         0);
@@ -228,7 +240,7 @@ START_TEST(probe_round_trip)
 }
 END_TEST
 
-#define RECORDS 6
+#define RECORDS 7
 
 /* All records behind one face, for what holds for each of them. */
 static int encode(int record, void *buf, size_t size, size_t *ret_len)
@@ -249,6 +261,8 @@ static int encode(int record, void *buf, size_t size, size_t *ret_len)
         return monitor_probe_encode(&probe, buf, size, ret_len);
     case 4:
         return monitor_saved_encode(&some_saved, buf, size, ret_len);
+    case 5:
+        return monitor_proved_encode(&some_proved, buf, size, ret_len);
     default:
         return monitor_rolled_back_encode(&some_rolled_back, buf, size,
                                           ret_len);
@@ -262,6 +276,7 @@ static int decode(int record, const void *buf, size_t len)
     struct monitor_exit exit_info;
     struct monitor_probe probe;
     struct monitor_saved saved;
+    struct monitor_proved proved;
     struct monitor_rolled_back back;
 
     switch (record) {
@@ -275,6 +290,8 @@ static int decode(int record, const void *buf, size_t len)
         return monitor_probe_decode(buf, len, &probe);
     case 4:
         return monitor_saved_decode(buf, len, &saved);
+    case 5:
+        return monitor_proved_decode(buf, len, &proved);
     default:
         return monitor_rolled_back_decode(buf, len, &back);
     }
