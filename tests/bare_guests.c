@@ -59,6 +59,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(four_cpus) \
     X(reads) \
     X(rng_queue) \
+    X(disk_script) \
     X(dirty_50) \
     X(dirty_1000) \
     X(dirty_20000)

@@ -414,15 +414,14 @@ GUEST reads
     POWER_OFF
 END_GUEST reads
 
-/*
- * A driver of the entropy device in slot 0: one buffer at a time, waits until
- * it is used, checks index and length.
- */
     .set DESC, RINGS
     .set AVAIL, RINGS + 0x1000
     .set USED, RINGS + 0x2000
     .set BUFFER, RINGS + 0x3000
-GUEST rng_queue
+
+    /* Takes the device in slot 0, with one queue of eight; its registers are at
+     * rdi. */
+    .macro SETUP_QUEUE
     movl $SLOT_0, %edi
     movl $0, 0x70(%rdi)
     movl $1, 0x70(%rdi)
@@ -440,6 +439,14 @@ GUEST rng_queue
     movl $0, 0xa4(%rdi)
     movl $1, 0x44(%rdi)
     movl $0xf, 0x70(%rdi)
+    .endm
+
+/*
+ * A driver of the entropy device in slot 0: one buffer at a time, waits until
+ * it is used, checks index and length.
+ */
+GUEST rng_queue
+    SETUP_QUEUE
     cmpl $0xf, 0x70(%rdi)
     jne 9f
     movl $DESC, %esi
@@ -468,6 +475,100 @@ GUEST rng_queue
 9:  PUT 'X'
     POWER_OFF
 END_GUEST rng_queue
+
+/*
+ * A driver of the disk in slot 0. For each character from the console, one step
+ * of a script: a sector is written, an earlier one read, and what was read kept
+ * as a sum in memory. '.' after each step, '#' after the last. What is in
+ * memory and on the disk then depends on nothing but the script.
+ */
+    .set HEADER, BUFFER         /* of a request: type, 0, sector (64 bits) */
+    .set DONE, BUFFER + 0x10    /* its status */
+    .set SECTOR, BUFFER + 0x200 /* its data */
+    .set STEPS, 40
+
+    /* One request: of a type, for the sector in edx, data writable or not. */
+    .macro REQUEST type, flags
+    movl $HEADER, %ecx
+    movl $\type, (%rcx)
+    movl %edx, 8(%rcx)
+    movb $0xff, 0x10(%rcx)
+    movl $DESC, %ecx
+    movw $\flags, 16 + 12(%rcx)
+    movl %r8d, %eax
+    andl $7, %eax
+    movw $0, 4(%rsi, %rax, 2)
+    incl %r8d
+    movw %r8w, 2(%rsi)
+    movl $0, 0x50(%rdi)
+1:  cmpw %r8w, 2(%rbp)
+    jne 1b
+    movl $DONE, %ecx
+    cmpb $0, (%rcx)
+    jne 9f
+    .endm
+
+GUEST disk_script
+    SETUP_QUEUE
+    cmpl $0xf, 0x70(%rdi)
+    jne 9f
+    movl $DESC, %esi
+    movq $HEADER, (%rsi)
+    movl $16, 8(%rsi)
+    movw $1, 12(%rsi) /* next */
+    movw $1, 14(%rsi)
+    movq $SECTOR, 16(%rsi)
+    movl $512, 16 + 8(%rsi)
+    movw $2, 16 + 14(%rsi)
+    movq $DONE, 32(%rsi)
+    movl $1, 32 + 8(%rsi)
+    movw $2, 32 + 12(%rsi) /* writable */
+    movl $AVAIL, %esi
+    movl $USED, %ebp
+    xorl %ebx, %ebx
+    xorl %r8d, %r8d
+    movl $(SERIAL + 4), %edx
+    movb $2, %al /* ready to receive */
+    outb %al, (%dx)
+2:  movl $(SERIAL + 5), %edx
+3:  inb (%dx), %al
+    testb $1, %al
+    jz 3b
+    movl $SERIAL, %edx
+    inb (%dx), %al
+    movl $SECTOR, %ecx
+    imull $0x01000193, %ebx, %eax
+4:  movl %eax, (%rcx)
+    addl $0x9e3779b9, %eax
+    addl $4, %ecx
+    testl $0x1ff, %ecx
+    jnz 4b
+    imull $1237, %ebx, %edx
+    andl $0x1fff, %edx
+    REQUEST 1, 1
+    movl %ebx, %edx
+    shrl $1, %edx
+    imull $1237, %edx, %edx
+    andl $0x1fff, %edx
+    REQUEST 0, 3
+    movl $SECTOR, %ecx
+    xorl %eax, %eax
+5:  roll $5, %eax
+    addl (%rcx), %eax
+    addl $4, %ecx
+    testl $0x1ff, %ecx
+    jnz 5b
+    movl $WORK, %ecx
+    movl %eax, (%rcx, %rbx, 4)
+    PUT '.'
+    incl %ebx
+    cmpl $STEPS, %ebx
+    jb 2b
+    PUT '#'
+    jmp .
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST disk_script
 
 /* Writes to a page each, from 4 MiB on, and rests; again and again. */
     .macro DIRTY name, pages
