@@ -68,11 +68,17 @@ static void verify_parents(struct verifier *v, struct snapshot_watch *watch)
            watch->chain[watch->depth - 1].manifest.has_parent) {
         const char *id = watch->chain[watch->depth - 1].manifest.parent_id;
         struct failure why = {.code = ""};
+        char name[DIGEST_HEX_SIZE + sizeof(SNAPSHOT_MANIFEST_NAME)];
+        const struct snapshot_member *parent;
         int ret = snapshot_chain_next(v->options, watch, &why);
 
-        tell(v, id, 0, ret, &why);
-        if (ret != 0)
+        if (ret != 0) {
+            tell(v, id, 0, ret, &why);
             return;
+        }
+        parent = &watch->chain[watch->depth - 1];
+        snprintf(name, sizeof(name), "%s/" SNAPSHOT_MANIFEST_NAME, parent->id);
+        tell(v, name, parent->manifest_entry.mark.size, 0, NULL);
         verify_member(v, &watch->chain[watch->depth - 1], true);
     }
 }

@@ -472,6 +472,8 @@ static void count(void *ctx, const struct snapshot_verdict *verdict)
     unsigned *counts = ctx;
 
     counts[verdict->failure ? 1 : 0]++;
+    if (!verdict->failure)
+        ck_assert_msg(verdict->bytes > 0, "%s has no bytes", verdict->file);
 }
 
 START_TEST(verify_includes_parents)
