@@ -138,7 +138,7 @@ int proof_make(struct monitor *m, const struct snapshot *snapshot,
 {
     int state_fd = memfd_create("microsbx-proof-state", MFD_CLOEXEC);
     int leaves_fd = memfd_create("microsbx-proof-leaves", MFD_CLOEXEC);
-    struct monitor_proved proved;
+    struct monitor_proved proved = {0};
     int ret;
 
     if (state_fd < 0 || leaves_fd < 0)

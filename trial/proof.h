@@ -2,8 +2,9 @@
 /*
  * That a machine is in the very state of its snapshot, shown by what the
  * monitor finds when it looks: all memory hashed through the guest's mapping,
- * devices and registers read back, private overlays empty. The harness compares; what a monitor says
- * that has run a guest before is worth no more than that monitor.
+ * devices and registers read back, private overlays empty. The harness
+ * compares; what a monitor says that has run a guest before is worth no more
+ * than that monitor.
  */
 #ifndef MICROSBX_TRIAL_PROOF_H
 #define MICROSBX_TRIAL_PROOF_H

@@ -64,9 +64,9 @@ int machine_load(struct machine *m, struct monitor_error *ret_error)
 /*
  * Writes what was really loaded, to be compared with what was saved: the state
  * as KVM and devices tell it, and a digest of each MONITOR_CHUNK of memory
- * through the guest's mapping. Both files (borrowed) are empty. *ret_proved says
- * what the private overlays hold. Pre: restored or rolled back, and not run
- * since.
+ * through the guest's mapping. Both files (borrowed) are empty. *ret_proved
+ * says what the private overlays hold. Pre: restored or rolled back, and not
+ * run since.
  */
 int machine_prove(struct machine *m, int state_fd, int leaves_fd,
                   struct monitor_proved *ret_proved,

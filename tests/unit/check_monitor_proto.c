@@ -345,8 +345,8 @@ static const struct {
     {2, 4, 0x80000000}, /* not an errno */
     {2, 8, 1},          /* a status, but not DEBUG */
     {2, 12, MONITOR_TEXT_MAX + 1},
-    {3, 0, 5},          /* probe: error */
-    {3, 4, 0xffffffff}, /* text length */
+    {3, 0, 5},                /* probe: error */
+    {3, 4, 0xffffffff},       /* text length */
     {5, 0, VM_DISKS_MAX + 1}, /* proved: disk_count */
     {6, 8, MONITOR_ROLLBACK_DROPPED + 1},
 };
