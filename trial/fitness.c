@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/whole_file.h"
 #include "trial/monitor.h"
 
 #define STAMP_MAX (sizeof(struct monitor_probe) + 512)
@@ -80,24 +81,14 @@ static int read_stamp(const char *path, struct monitor_probe *ret_probe)
     return monitor_probe_decode(buf, (size_t)n, ret_probe);
 }
 
-/* By one rename; without it the next one probes again, and that is all. */
+/* A failure is none: the next one probes again. */
 static void write_stamp(const char *path, const struct monitor_probe *probe)
 {
     uint8_t buf[STAMP_MAX];
-    char temporary[4200];
     size_t len = 0;
-    bool done = false;
-    int fd;
 
-    snprintf(temporary, sizeof(temporary), "%s.%d", path, (int)getpid());
-    fd = open(temporary, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return;
     if (monitor_probe_encode(probe, buf, sizeof(buf), &len) == 0)
-        done = io_write_full(fd, buf, len) == 0;
-    io_close(&fd);
-    if (!done || rename(temporary, path) != 0)
-        unlink(temporary);
+        (void)!whole_file_write(path, buf, len);
 }
 
 int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/whole_file.h"
 #include "trial/image.h"
 #include "trial/snapshot_internal.h"
 
@@ -158,22 +159,6 @@ static void make_folders(const char *folder)
     free(path);
 }
 
-/* Written beside and renamed: a stamp is whole or not there. */
-static void write_stamp(const char *path, const char *text, size_t len)
-{
-    char *beside = NULL;
-    int fd;
-
-    if (asprintf(&beside, "%s.XXXXXX", path) < 0)
-        return;
-    fd = mkostemp(beside, O_CLOEXEC);
-    if (fd >= 0 &&
-        (io_write_full(fd, text, len) != 0 || rename(beside, path) != 0))
-        (void)unlink(beside);
-    io_close(&fd);
-    free(beside);
-}
-
 void snapshot_stamp_leave(const struct snapshot *snapshot)
 {
     char *folder = snapshot_cache_dir("stamps");
@@ -184,7 +169,7 @@ void snapshot_stamp_leave(const struct snapshot *snapshot)
     if (path && text && len <= STAMP_MAX &&
         snapshot_settles_at(snapshot) < snapshot->watch->opened_ns) {
         make_folders(folder);
-        write_stamp(path, text, len);
+        (void)!whole_file_write(path, text, len);
     }
     free(text);
     free(path);
