@@ -53,6 +53,8 @@ enum snapshot_check {
 /* "full", "sampled", "none", "stamp". */
 const char *snapshot_check_name(enum snapshot_check check);
 
+struct snapshot_stage;
+
 struct snapshot_open_options {
     enum snapshot_check check;
     /* Further places for parents: snapshots, or folders of snapshots. */
@@ -64,6 +66,8 @@ struct snapshot_open_options {
     bool no_flatten;
     bool (*cancelled)(void *ctx); /* asked now and then; or NULL */
     void *ctx;
+    /* Private to writers: it is this one, which is not published yet. */
+    const struct snapshot_stage *stage; /* or NULL */
 };
 
 struct snapshot_open_disk {

@@ -62,6 +62,14 @@ static char *find_beside(const char *dir, const char *id)
     return path;
 }
 
+/* In the folder the child is in, or is to appear in. */
+static char *find_in_its_folder(const struct snapshot_member *child,
+                                const char *id)
+{
+    return child->stage ? find_in_folder(child->stage->folder, id)
+                        : find_beside(child->path, id);
+}
+
 /* ${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/snapshots, beside the images. */
 static char *find_in_cache(const char *id)
 {
@@ -76,7 +84,7 @@ static char *find_parent(const struct snapshot_member *child,
                          const struct snapshot_open_options *options)
 {
     const char *id = child->manifest.parent_id;
-    char *path = find_beside(child->path, id);
+    char *path = find_in_its_folder(child, id);
 
     for (unsigned i = 0; !path && options->parents && options->parents[i]; i++)
         path = has_id(AT_FDCWD, options->parents[i], id)
@@ -149,7 +157,9 @@ int snapshot_chain_open(const char *dir,
     int ret;
 
     watch->depth = 1;
-    ret = snapshot_member_open(dir, &watch->chain[0], f);
+    ret = options->stage
+              ? snapshot_member_open_staged(options->stage, &watch->chain[0], f)
+              : snapshot_member_open(dir, &watch->chain[0], f);
     if (ret == 0)
         ret = snapshot_member_open_files(&watch->chain[0], f);
     while (ret == 0 && !options->no_flatten &&

@@ -116,29 +116,41 @@ bool snapshot_mark_same(const struct snapshot_mark *a,
            a->mtime_ns == b->mtime_ns && a->ctime_ns == b->ctime_ns;
 }
 
-/* Opens a regular file of the directory. Not blocking: it may be a FIFO. */
+/* Not blocking: it may be a FIFO. */
+static int open_name(const struct snapshot_member *member, const char *name)
+{
+    int fd;
+
+    if (member->stage)
+        return snapshot_stage_open(member->stage, name);
+    fd = openat(member->dir_fd, name,
+                O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
+    return fd < 0 ? -errno : fd;
+}
+
+/* Opens a regular file of the directory. */
 static int open_entry(const struct snapshot_member *member, const char *name,
                       struct snapshot_entry *entry, struct failure *f)
 {
     struct snapshot_path path = snapshot_path(member->dir, name);
+    int fd = open_name(member, name);
     int ret;
 
-    entry->fd =
-        openat(member->dir_fd, name,
-               O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY);
-    if (entry->fd < 0 && errno == ENOENT)
+    if (fd == -ENOENT)
         return snapshot_fail(f, -ENOENT, "snapshot_incomplete", path.text,
                              "the snapshot %s is incomplete: its file %s is "
                              "missing",
                              member->dir, name);
-    if (entry->fd < 0 && errno != ELOOP)
-        return snapshot_fail(f, -errno, "snapshot_unreadable", path.text,
+    if (fd < 0 && fd != -ELOOP)
+        return snapshot_fail(f, fd, "snapshot_unreadable", path.text,
                              "cannot open %s of the snapshot %s: %s", name,
-                             member->dir, strerror(errno));
-    ret = entry->fd < 0 ? -EINVAL : snapshot_mark_get(entry->fd, &entry->mark);
-    if (ret == 0)
+                             member->dir, strerror(-fd));
+    ret = fd < 0 ? -EINVAL : snapshot_mark_get(fd, &entry->mark);
+    if (ret == 0) {
+        entry->fd = fd;
         return 0;
-    io_close(&entry->fd);
+    }
+    io_close(&fd);
     return snapshot_fail(f, -EBADMSG, "snapshot_damaged", path.text,
                          "the snapshot %s is damaged: %s is not a regular file",
                          member->dir, name);
@@ -332,12 +344,10 @@ static int open_dir(struct snapshot_member *member, const char *dir,
     return 0;
 }
 
-int snapshot_member_open(const char *dir, struct snapshot_member *ret_member,
-                         struct failure *f)
+/* All fields such that it can be closed, and its names. */
+static int init_member(struct snapshot_member *m, const char *dir,
+                       struct failure *f)
 {
-    struct snapshot_member *m = ret_member;
-    int ret;
-
     memset(m, 0, sizeof(*m));
     m->dir_fd = m->manifest_entry.fd = m->id_entry.fd = -1;
     for (unsigned i = 0; i < SNAPSHOT_FILES_MAX; i++)
@@ -347,14 +357,38 @@ int snapshot_member_open(const char *dir, struct snapshot_member *ret_member,
     if (!m->path || !m->dir)
         return snapshot_fail(f, -ENOMEM, "host", dir, "out of memory");
     make_printable(m->dir);
-    ret = open_dir(m, dir, f);
-    if (ret == 0)
-        ret = open_entry(m, SNAPSHOT_ID_NAME, &m->id_entry, f);
+    return 0;
+}
+
+static int read_member(struct snapshot_member *m, struct failure *f)
+{
+    int ret = open_entry(m, SNAPSHOT_ID_NAME, &m->id_entry, f);
+
     if (ret == 0)
         ret = open_entry(m, SNAPSHOT_MANIFEST_NAME, &m->manifest_entry, f);
     if (ret == 0)
         ret = read_id(m, f);
     return ret == 0 ? read_manifest(m, f) : ret;
+}
+
+int snapshot_member_open(const char *dir, struct snapshot_member *ret_member,
+                         struct failure *f)
+{
+    int ret = init_member(ret_member, dir, f);
+
+    if (ret == 0)
+        ret = open_dir(ret_member, dir, f);
+    return ret == 0 ? read_member(ret_member, f) : ret;
+}
+
+int snapshot_member_open_staged(const struct snapshot_stage *stage,
+                                struct snapshot_member *ret_member,
+                                struct failure *f)
+{
+    int ret = init_member(ret_member, stage->out, f);
+
+    ret_member->stage = stage;
+    return ret == 0 ? read_member(ret_member, f) : ret;
 }
 
 void snapshot_member_close(struct snapshot_member *member)

@@ -179,7 +179,7 @@ static int store_unit(void *ctx, uint64_t unit, const uint8_t *bytes,
     return sparse_write(d->fd, bytes, len, d->start + unit * d->unit);
 }
 
-static int write_new(const struct snapshot_writer *w, const char *name,
+static int write_new(struct snapshot_writer *w, const char *name,
                      const void *bytes, size_t len)
 {
     int fd = snapshot_stage_create(&w->stage, name);
@@ -189,8 +189,7 @@ static int write_new(const struct snapshot_writer *w, const char *name,
     return ret;
 }
 
-static int keep_memory_difference(const struct snapshot_writer *w,
-                                  uint64_t bytes)
+static int keep_memory_difference(struct snapshot_writer *w, uint64_t bytes)
 {
     uint64_t map_len = bytes / SNAPSHOT_PAGE / 8;
     struct difference d = {
@@ -233,7 +232,7 @@ static int store_clusters(const struct snapshot_writer *w, struct difference *d,
     return ret == 0 ? snapshot_compare_disk(&own, &theirs, &compare) : ret;
 }
 
-static int keep_cow_difference(const struct snapshot_writer *w,
+static int keep_cow_difference(struct snapshot_writer *w,
                                const struct snapshot_disk *disk, uint32_t index,
                                const struct writer_disk *saved)
 {
@@ -432,7 +431,7 @@ static int hash_files(const struct snapshot_writer *w,
 
 /* ---- the manifest ------------------------------------------------------- */
 
-static int write_manifest(const struct snapshot_writer *w,
+static int write_manifest(struct snapshot_writer *w,
                           const struct snapshot_manifest *m,
                           char ret_id[DIGEST_HEX_SIZE], struct failure *f)
 {

@@ -157,13 +157,8 @@ static int import_file(struct importer *im, const char *name, uint64_t min,
 static int read_manifest(struct importer *im)
 {
     struct failure why = {.code = ""};
-    char *path = NULL;
-    int ret;
+    int ret = snapshot_member_open_staged(&im->stage, &im->member, &why);
 
-    if (asprintf(&path, "%s/%s", im->stage.folder, im->stage.temp) < 0)
-        return fail_error(im, -ENOMEM);
-    ret = snapshot_member_open(path, &im->member, &why);
-    free(path);
     if (ret == 0)
         return 0;
     if (strcmp(why.code, "snapshot_version") == 0)

@@ -128,7 +128,8 @@ struct snapshot_entry {
 struct snapshot_member {
     char *path; /* as given; owned */
     char *dir;  /* the same for messages, printable; owned */
-    int dir_fd; /* owned */
+    int dir_fd; /* owned; -1: it is not published yet */
+    const struct snapshot_stage *stage; /* its files then; borrowed */
     char id[DIGEST_HEX_SIZE];
     struct snapshot_manifest manifest;
     struct snapshot_entry manifest_entry, id_entry;
@@ -141,6 +142,11 @@ struct snapshot_member {
  */
 int snapshot_member_open(const char *dir, struct snapshot_member *ret_member,
                          struct failure *f) __attribute__((warn_unused_result));
+/* The same for one that is being written. */
+int snapshot_member_open_staged(const struct snapshot_stage *stage,
+                                struct snapshot_member *ret_member,
+                                struct failure *f)
+    __attribute__((warn_unused_result));
 /* Opens file i of the manifest, which must have the recorded size. */
 int snapshot_member_open_file(struct snapshot_member *member, uint32_t i,
                               struct failure *f)
@@ -310,6 +316,8 @@ int snapshot_check_files(struct snapshot *snapshot, enum snapshot_check check,
 int snapshot_check_content(const struct snapshot *snapshot, struct failure *f)
     __attribute__((warn_unused_result));
 
+/* CLOCK_REALTIME, which is what file systems stamp files with. */
+int64_t snapshot_now_ns(void);
 /* True if an earlier full check left a stamp of these very files. */
 bool snapshot_stamp_fits(const struct snapshot *snapshot);
 /* CLOCK_REALTIME from which on a change of any file is sure to be seen. */
@@ -317,28 +325,61 @@ int64_t snapshot_settles_at(const struct snapshot *snapshot);
 /* Leaves one, if the files had settled before they were opened; a failure to do
  * so is no failure of the check. */
 void snapshot_stamp_leave(const struct snapshot *snapshot);
+/*
+ * The same for a snapshot that was checked when it was staged and has been
+ * published since: that gives files names, which changes their ctime and
+ * nothing else. If anything else is not as it was, no stamp is left.
+ */
+void snapshot_stamp_renew(struct snapshot *snapshot);
 
-/* ---- publishing (snapshot_stage.c) -------------------------------------- */
+/* ---- publishing (snapshot_stage.c, snapshot_hidden.c) ------------------- */
 
-/* A hidden folder beside the output, locked while its owner lives. */
+#define STAGE_FILES_MAX (SNAPSHOT_FILES_MAX + 2u) /* manifest and id */
+
+/* A file of a snapshot that is being written. */
+struct stage_file {
+    char name[SNAPSHOT_NAME_MAX + 1];
+    int fd; /* read-only; owned */
+};
+
+/*
+ * A directory that is being made: files without names, which get them in a
+ * hidden folder beside the output at the very end; or, if named, a hidden
+ * folder from the start. The folder is locked while its owner lives.
+ */
 struct snapshot_stage {
     char *out;      /* as given, for messages */
     char *folder;   /* the folder it is to appear in */
     char *name;     /* its name there */
     char temp[256]; /* the hidden folder's name there; "": none */
     int folder_fd, dir_fd;
+    bool named;
+    unsigned file_count;
+    struct stage_file files[STAGE_FILES_MAX];
 };
 
 /*
- * Makes the hidden folder, and removes what dead writers left. 0, or a negative
- * errno with *f filled; *ret_stage can be ended in any case.
+ * Makes and locks the hidden folder: sets temp and dir_fd. 0, or a negative
+ * errno; then it may be there all the same, to be removed.
+ */
+int snapshot_hidden_make(struct snapshot_stage *stage)
+    __attribute__((warn_unused_result));
+/* Removes it with all that is in it, if there is one; closes dir_fd. */
+void snapshot_hidden_remove(struct snapshot_stage *stage);
+/* Removes those in the folder whose makers are dead. */
+void snapshot_hidden_sweep(int folder_fd);
+
+/*
+ * Removes what dead writers left, and finds out which way files can be made
+ * (there is room to begin at least). 0, or a negative errno with *f filled;
+ * *ret_stage can be ended in any case.
  */
 int snapshot_stage_begin(const char *out_dir, struct snapshot_stage *ret_stage,
                          struct failure *f) __attribute__((warn_unused_result));
 /* A new file in it: the descriptor (read-write, the caller's) or -errno. */
-int snapshot_stage_create(const struct snapshot_stage *stage, const char *name)
+int snapshot_stage_create(struct snapshot_stage *stage, const char *name)
     __attribute__((warn_unused_result));
-/* One of its files, to read: as above. */
+/* One of its files again, to read, from its beginning: as above. */
 int snapshot_stage_open(const struct snapshot_stage *stage, const char *name)
     __attribute__((warn_unused_result));
 /* A new file of the same file system that has no name: as above. */
@@ -346,13 +387,13 @@ int snapshot_stage_nameless(const struct snapshot_stage *stage)
     __attribute__((warn_unused_result));
 /*
  * Seals and syncs every file, opens the snapshot as its users will (with a
- * full check) and renames. 0, or a negative errno with *f filled.
+ * full check), and has it appear. 0, or a negative errno with *f filled.
  */
 int snapshot_stage_publish(struct snapshot_stage *stage,
                            const struct snapshot_open_options *options,
                            struct failure *f)
     __attribute__((warn_unused_result));
-/* Removes the folder, unless it was published. A zeroed struct is fine. */
+/* Leaves nothing, unless it was published. A zeroed struct is fine. */
 void snapshot_stage_end(struct snapshot_stage *stage);
 
 /* Fails with snapshot_write: what was attempted is a clause ("write memory").

@@ -29,7 +29,7 @@ const char *snapshot_check_name(enum snapshot_check check)
     return "default";
 }
 
-static int64_t realtime_ns(void)
+int64_t snapshot_now_ns(void)
 {
     struct timespec ts;
 
@@ -54,7 +54,7 @@ snapshot_new(const struct snapshot_open_options *options)
         s->disks[i].base_fd = s->disks[i].cow_fd = -1;
         watch->bases[i].entry.fd = -1;
     }
-    watch->opened_ns = realtime_ns();
+    watch->opened_ns = snapshot_now_ns();
     watch->cancel.cancelled = options->cancelled;
     watch->cancel.ctx = options->ctx;
     return s;
@@ -184,7 +184,7 @@ int snapshot_open(const char *dir, const struct snapshot_open_options *options,
         return ret;
     }
     if (s->checked == SNAPSHOT_CHECK_FULL && !options->no_bases &&
-        !options->no_flatten)
+        !options->no_flatten && !options->stage)
         snapshot_stamp_leave(s);
     *ret_snapshot = s;
     return 0;

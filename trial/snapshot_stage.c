@@ -1,22 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Making a directory appear complete: a hidden folder beside it, filled,
- * synced, checked and renamed.
+ * Making a directory appear complete. Its files are made without names, filled,
+ * synced and checked; then a hidden folder beside the output is made, they are
+ * linked into it, and it is renamed. Whoever is killed before the folder leaves
+ * nothing, because the kernel frees what has no name; in the few system calls
+ * after that, the folder (snapshot_hidden.c).
  *
- * Who is killed leaves the folder behind. Its lock (flock on the folder) is
- * then free, and the next who publishes in the same place removes it. Between
- * making a folder and locking it there is a moment in which it looks abandoned:
- * its maker sees that it is gone and makes another one.
+ * Where the file system has no files without names (9p, NFS), or there is no
+ * /proc to name them by, the folder is made at the beginning and the files in
+ * it: there a kill leaves it, with all that was written.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,10 +22,20 @@
 #include "base/io.h"
 #include "trial/snapshot_internal.h"
 
-#define MARK ".snapshot-" /* .NAME.snapshot-XXXXXXXXXXXXXXXX */
-#define SUFFIX_LEN 16u    /* hex digits behind it */
 #define NAME_LEN_MAX 200u /* of the output: the hidden name is longer */
-#define TRIES 16u         /* to make a folder nobody removes */
+
+/* The path by which a file without a name is opened again, and linked. */
+struct fd_path {
+    char text[32];
+};
+
+static struct fd_path fd_path(int fd)
+{
+    struct fd_path path;
+
+    snprintf(path.text, sizeof(path.text), "/proc/self/fd/%d", fd);
+    return path;
+}
 
 int snapshot_stage_fail(const struct snapshot_stage *stage, int error,
                         const char *what, struct failure *f)
@@ -41,75 +49,13 @@ int snapshot_stage_fail(const struct snapshot_stage *stage, int error,
                          stage->out, what, strerror(-error));
 }
 
-/* ---- removing ----------------------------------------------------------- */
-
-/* All that a snapshot's folder can hold is files. */
-static void empty_folder(int dir_fd)
-{
-    int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-
-    if (!dir) {
-        io_close(&fd);
-        return;
-    }
-    while ((entry = readdir(dir)) != NULL)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)unlinkat(dir_fd, entry->d_name, 0);
-    closedir(dir);
-}
-
-static bool is_hidden_name(const char *name)
-{
-    size_t len = strlen(name), tail = strlen(MARK) + SUFFIX_LEN;
-    const char *mark = len > tail ? name + len - tail : "";
-
-    return name[0] == '.' && strncmp(mark, MARK, strlen(MARK)) == 0 &&
-           strspn(mark + strlen(MARK), "0123456789abcdef") == SUFFIX_LEN;
-}
-
-/* Removes a hidden folder of ours if nobody holds its lock. */
-static void remove_abandoned(int folder_fd, const char *name)
-{
-    int fd = openat(folder_fd, name,
-                    O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    struct stat st;
-
-    if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() &&
-        flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        empty_folder(fd);
-        (void)unlinkat(folder_fd, name, AT_REMOVEDIR);
-    }
-    io_close(&fd);
-}
-
-static void remove_all_abandoned(int folder_fd)
-{
-    int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-
-    if (!dir) {
-        io_close(&fd);
-        return;
-    }
-    while ((entry = readdir(dir)) != NULL)
-        if (is_hidden_name(entry->d_name))
-            remove_abandoned(folder_fd, entry->d_name);
-    closedir(dir);
-}
-
 void snapshot_stage_end(struct snapshot_stage *stage)
 {
     if (!stage->out)
         return;
-    if (stage->temp[0]) {
-        if (stage->dir_fd >= 0)
-            empty_folder(stage->dir_fd);
-        (void)unlinkat(stage->folder_fd, stage->temp, AT_REMOVEDIR);
-    }
-    io_close(&stage->dir_fd);
+    for (unsigned i = 0; i < stage->file_count; i++)
+        io_close(&stage->files[i].fd);
+    snapshot_hidden_remove(stage);
     io_close(&stage->folder_fd);
     free(stage->out);
     free(stage->folder);
@@ -177,30 +123,29 @@ static int open_folder(struct snapshot_stage *stage, struct failure *f)
     return 0;
 }
 
-/* Makes and locks a folder; 1 if somebody took it for abandoned. */
-static int make_folder(struct snapshot_stage *stage)
+/* A new file without a name in that folder, or -errno. */
+static int open_nameless(int dir_fd)
 {
-    uint64_t random;
-    struct stat st;
+    int fd = openat(dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
-    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        return -EIO;
-    snprintf(stage->temp, sizeof(stage->temp), ".%s" MARK "%016" PRIx64,
-             stage->name, random);
-    if (mkdirat(stage->folder_fd, stage->temp, 0777) != 0) {
-        stage->temp[0] = '\0';
-        return errno == EEXIST ? 1 : -errno;
-    }
-    stage->dir_fd = openat(stage->folder_fd, stage->temp,
-                           O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-    if (stage->dir_fd < 0 && errno == ENOENT)
-        return 1;
-    if (stage->dir_fd < 0 || flock(stage->dir_fd, LOCK_EX) != 0)
-        return -errno;
-    /* Ours now, unless it was removed before we had the lock. */
-    if (fstatat(stage->folder_fd, stage->temp, &st, AT_SYMLINK_NOFOLLOW) == 0)
+    return fd < 0 ? -errno : fd;
+}
+
+/* Files can be made without names here, and found again: 1, 0 or -errno. */
+static int probe_nameless(const struct snapshot_stage *stage)
+{
+    int fd = open_nameless(stage->folder_fd);
+    int again = -1;
+
+    if (fd == -EOPNOTSUPP || fd == -EISDIR || fd == -EINVAL)
         return 0;
-    io_close(&stage->dir_fd);
+    if (fd < 0)
+        return fd;
+    again = open(fd_path(fd).text, O_RDONLY | O_CLOEXEC);
+    io_close(&fd);
+    if (again < 0)
+        return 0;
+    io_close(&again);
     return 1;
 }
 
@@ -217,17 +162,29 @@ int snapshot_stage_begin(const char *out_dir, struct snapshot_stage *ret_stage,
         ret = open_folder(stage, f);
     if (ret != 0)
         return ret;
-    remove_all_abandoned(stage->folder_fd);
-    ret = 1;
-    for (unsigned i = 0; ret == 1 && i < TRIES; i++)
-        ret = make_folder(stage);
-    if (ret == 0)
-        return 0;
-    return snapshot_stage_fail(stage, ret == 1 ? -EAGAIN : ret,
-                               "make a folder for it", f);
+    snapshot_hidden_sweep(stage->folder_fd);
+    ret = probe_nameless(stage);
+    if (ret < 0)
+        return snapshot_stage_fail(stage, ret, "make a file for it", f);
+    stage->named = ret == 0;
+    ret = stage->named ? snapshot_hidden_make(stage) : 0;
+    return ret == 0
+               ? 0
+               : snapshot_stage_fail(stage, ret, "make a folder for it", f);
 }
 
-int snapshot_stage_create(const struct snapshot_stage *stage, const char *name)
+/* ---- files -------------------------------------------------------------- */
+
+static const struct stage_file *find_file(const struct snapshot_stage *stage,
+                                          const char *name)
+{
+    for (unsigned i = 0; i < stage->file_count; i++)
+        if (strcmp(stage->files[i].name, name) == 0)
+            return &stage->files[i];
+    return NULL;
+}
+
+static int create_named(const struct snapshot_stage *stage, const char *name)
 {
     int fd = openat(stage->dir_fd, name,
                     O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
@@ -235,21 +192,57 @@ int snapshot_stage_create(const struct snapshot_stage *stage, const char *name)
     return fd < 0 ? -errno : fd;
 }
 
+/* To read, with a position of its own. */
+static int open_again(const struct snapshot_stage *stage, const char *name,
+                      int fd)
+{
+    int again = stage->named ? openat(stage->dir_fd, name,
+                                      O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+                             : open(fd_path(fd).text, O_RDONLY | O_CLOEXEC);
+
+    return again < 0 ? -errno : again;
+}
+
+int snapshot_stage_create(struct snapshot_stage *stage, const char *name)
+{
+    struct stage_file *file = &stage->files[stage->file_count];
+    int fd, again;
+
+    if (find_file(stage, name))
+        return -EEXIST;
+    if (stage->file_count == STAGE_FILES_MAX ||
+        strlen(name) > SNAPSHOT_NAME_MAX)
+        return -EINVAL;
+    fd = stage->named ? create_named(stage, name)
+                      : open_nameless(stage->folder_fd);
+    if (fd < 0)
+        return fd;
+    again = open_again(stage, name, fd);
+    if (again < 0) {
+        io_close(&fd);
+        return again;
+    }
+    snprintf(file->name, sizeof(file->name), "%s", name);
+    file->fd = again;
+    stage->file_count++;
+    return fd;
+}
+
 int snapshot_stage_open(const struct snapshot_stage *stage, const char *name)
 {
-    int fd = openat(stage->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    const struct stage_file *file = find_file(stage, name);
 
-    return fd < 0 ? -errno : fd;
+    return file ? open_again(stage, name, file->fd) : -ENOENT;
 }
 
 int snapshot_stage_nameless(const struct snapshot_stage *stage)
 {
-    int fd = openat(stage->dir_fd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = open_nameless(stage->folder_fd);
 
-    if (fd >= 0)
+    if (fd >= 0 || !stage->named)
         return fd;
-    /* File systems without O_TMPFILE: a name for a moment. */
-    fd = snapshot_stage_create(stage, "saved");
+    /* A name for a moment. */
+    fd = create_named(stage, "saved");
     if (fd >= 0)
         (void)unlinkat(stage->dir_fd, "saved", 0);
     return fd;
@@ -258,38 +251,13 @@ int snapshot_stage_nameless(const struct snapshot_stage *stage)
 /* ---- publishing --------------------------------------------------------- */
 
 /* Read-only for everybody, and on the disk. */
-static int seal_file(int dir_fd, const char *name)
-{
-    int fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int ret = 0;
-
-    if (fd < 0)
-        return -errno;
-    if (fchmod(fd, 0444) != 0 || fsync(fd) != 0)
-        ret = -errno;
-    io_close(&fd);
-    return ret;
-}
-
 static int seal_files(const struct snapshot_stage *stage)
 {
-    int fd = openat(stage->dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-    int ret = 0;
-
-    if (!dir) {
-        ret = -errno;
-        io_close(&fd);
-        return ret;
-    }
-    while (ret == 0 && (entry = readdir(dir)) != NULL)
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            ret = seal_file(stage->dir_fd, entry->d_name);
-    if (ret == 0 && fsync(stage->dir_fd) != 0)
-        ret = -errno;
-    closedir(dir);
-    return ret;
+    for (unsigned i = 0; i < stage->file_count; i++)
+        if (fchmod(stage->files[i].fd, 0444) != 0 ||
+            fsync(stage->files[i].fd) != 0)
+            return -errno;
+    return 0;
 }
 
 /*
@@ -306,20 +274,15 @@ static void settle(void)
 /* What was written is read back, by the reader that its users have. */
 static int verify(const struct snapshot_stage *stage,
                   const struct snapshot_open_options *options,
-                  struct failure *f)
+                  struct snapshot **ret_snapshot, struct failure *f)
 {
     struct snapshot_open_options full = *options;
-    struct snapshot *snapshot = NULL;
     struct failure why = {.code = ""};
-    char *path = NULL;
     int ret;
 
     full.check = SNAPSHOT_CHECK_FULL;
-    if (asprintf(&path, "%s/%s", stage->folder, stage->temp) < 0)
-        return snapshot_stage_fail(stage, -ENOMEM, "verify it", f);
-    ret = snapshot_open(path, &full, &snapshot, &why);
-    snapshot_close(snapshot);
-    free(path);
+    full.stage = stage;
+    ret = snapshot_open(stage->out, &full, ret_snapshot, &why);
     if (ret == 0)
         return 0;
     if (ret == -ECANCELED)
@@ -328,6 +291,35 @@ static int verify(const struct snapshot_stage *stage,
                          "the snapshot %s was not written: reading it back "
                          "failed: %s",
                          stage->out, why.message);
+}
+
+/*
+ * The hidden folder with all files in it. They are synced once more: a file
+ * system may think it in vain to log a file that nobody could find after a
+ * crash (btrfs does). What is in them is on the disk already, so it is quick.
+ */
+static int link_files(struct snapshot_stage *stage)
+{
+    int ret = snapshot_hidden_make(stage);
+
+    for (unsigned i = 0; ret == 0 && i < stage->file_count; i++) {
+        const struct stage_file *file = &stage->files[i];
+
+        if (linkat(AT_FDCWD, fd_path(file->fd).text, stage->dir_fd, file->name,
+                   AT_SYMLINK_FOLLOW) != 0 ||
+            fsync(file->fd) != 0)
+            ret = -errno;
+    }
+    return ret;
+}
+
+static int make_folder(struct snapshot_stage *stage)
+{
+    int ret = stage->named ? 0 : link_files(stage);
+
+    if (ret == 0 && fsync(stage->dir_fd) != 0)
+        ret = -errno;
+    return ret;
 }
 
 /* Where the file system has no RENAME_NOREPLACE: a directory does not replace
@@ -349,18 +341,14 @@ static int rename_new(const struct snapshot_stage *stage)
     return -errno;
 }
 
-int snapshot_stage_publish(struct snapshot_stage *stage,
-                           const struct snapshot_open_options *options,
-                           struct failure *f)
+/* From checked files to a directory of that name. */
+static int publish(struct snapshot_stage *stage, struct failure *f)
 {
-    int ret = seal_files(stage);
+    int ret = make_folder(stage);
 
     if (ret != 0)
-        return snapshot_stage_fail(stage, ret, "sync its files", f);
-    settle();
-    ret = verify(stage, options, f);
-    if (ret != 0)
-        return ret;
+        return snapshot_stage_fail(stage, ret, "put its files into a folder",
+                                   f);
     ret = rename_new(stage);
     if (ret == -EEXIST)
         return fail_exists(stage, f);
@@ -370,4 +358,27 @@ int snapshot_stage_publish(struct snapshot_stage *stage,
     stage->temp[0] = '\0';
     (void)fsync(stage->folder_fd);
     return 0;
+}
+
+int snapshot_stage_publish(struct snapshot_stage *stage,
+                           const struct snapshot_open_options *options,
+                           struct failure *f)
+{
+    struct snapshot *checked = NULL;
+    int ret = seal_files(stage);
+
+    if (ret != 0)
+        return snapshot_stage_fail(stage, ret, "sync its files", f);
+    settle();
+    ret = verify(stage, options, &checked, f);
+    if (ret == 0)
+        ret = publish(stage, f);
+    if (ret == 0 && !options->no_bases && !options->no_flatten) {
+        /* Who got names was changed by that. */
+        if (!stage->named)
+            settle();
+        snapshot_stamp_renew(checked);
+    }
+    snapshot_close(checked);
+    return ret;
 }

@@ -175,3 +175,47 @@ void snapshot_stamp_leave(const struct snapshot *snapshot)
     free(path);
     free(folder);
 }
+
+/* Takes what a file is like now: false if more than its ctime is new. */
+static bool renew_mark(struct snapshot_entry *entry)
+{
+    struct snapshot_mark now, then = entry->mark;
+
+    if (entry->fd < 0 || snapshot_mark_get(entry->fd, &now) != 0)
+        return false;
+    then.ctime_ns = now.ctime_ns;
+    entry->mark = now;
+    return snapshot_mark_same(&now, &then);
+}
+
+/* Bases that it stores are files of it, opened once more. */
+static bool renew_bases(const struct snapshot *s)
+{
+    const struct snapshot_member *own = &s->watch->chain[0];
+    bool same = true;
+
+    for (uint32_t i = 0; same && i < s->manifest.disk_count; i++) {
+        struct snapshot_base *base = &s->watch->bases[i];
+
+        if (base->path &&
+            snapshot_chain_storing(s->watch, &s->manifest.disks[i]) == own)
+            same = renew_mark(&base->entry);
+    }
+    return same;
+}
+
+void snapshot_stamp_renew(struct snapshot *snapshot)
+{
+    struct snapshot_member *own = &snapshot->watch->chain[0];
+    bool same;
+
+    /* What was checked had not settled when it was opened. */
+    if (snapshot_settles_at(snapshot) >= snapshot->watch->opened_ns)
+        return;
+    snapshot->watch->opened_ns = snapshot_now_ns();
+    same = renew_mark(&own->manifest_entry) && renew_mark(&own->id_entry);
+    for (uint32_t i = 0; same && i < own->manifest.file_count; i++)
+        same = renew_mark(&own->files[i]);
+    if (same && renew_bases(snapshot))
+        snapshot_stamp_leave(snapshot);
+}
