@@ -62,7 +62,8 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(disk_script) \
     X(dirty_50) \
     X(dirty_1000) \
-    X(dirty_20000)
+    X(dirty_20000) \
+    X(ready)
 /* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];

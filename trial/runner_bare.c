@@ -63,8 +63,10 @@ bool runner_on_console(struct runner *r)
         io_close(&r->console_fd);
         return false;
     }
-    if (r->spec->no_agent)
+    if (r->spec->no_agent) {
         (void)runner_add_output(r, &r->out, buf, (size_t)n);
+        runner_watch_ready(r, buf, (size_t)n);
+    }
     keep_tail(r->result, buf, (size_t)n);
     return true;
 }

@@ -593,4 +593,24 @@ END_GUEST \name
     DIRTY dirty_1000, 1000
     DIRTY dirty_20000, 20000
 
+/* Fills 1000 pages from 4 MiB on, a run of them and some apart; says so, stays. */
+GUEST ready
+    movl $0x400000, %edi
+    movl $1000, %ecx
+1:  movl %ecx, (%rdi)
+    addl $4096, %edi
+    testb $0x1f, %cl
+    jnz 2f
+    addl $65536, %edi
+2:  decl %ecx
+    jnz 1b
+    PUT 'r'
+    PUT 'e'
+    PUT 'a'
+    PUT 'd'
+    PUT 'y'
+    PUT 10
+    jmp .
+END_GUEST ready
+
     .section .text
