@@ -527,8 +527,14 @@ static int create_main(const struct verb *verb, int argc, char **argv)
         status = ret == 0 ? 0 : ret == -ECANCELED ? EXIT_CANCELLED : status;
     }
     create_free(c);
-    if (status == 0 && fflush(stdout) != 0)
-        status = EXIT_INFRA;
+    if (status == 0 && fflush(stdout) != 0) {
+        failure_set(&f, "host", "standard output",
+                    "microsbx snapshot inspect shows the id",
+                    "the snapshot is there, but its id cannot be written to "
+                    "standard output: %s",
+                    strerror(errno));
+        status = cli_fail(verb, &f);
+    }
     return status;
 }
 
