@@ -306,10 +306,12 @@ static int link_files(struct snapshot_stage *stage)
         const struct stage_file *file = &stage->files[i];
 
         if (linkat(AT_FDCWD, fd_path(file->fd).text, stage->dir_fd, file->name,
-                   AT_SYMLINK_FOLLOW) != 0 ||
-            fsync(file->fd) != 0)
+                   AT_SYMLINK_FOLLOW) != 0)
             ret = -errno;
     }
+    for (unsigned i = 0; ret == 0 && i < stage->file_count; i++)
+        if (fsync(stage->files[i].fd) != 0)
+            ret = -errno;
     return ret;
 }
 

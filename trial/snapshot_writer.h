@@ -2,17 +2,23 @@
 /*
  * Writes a snapshot: complete and verified, or not there at all.
  *
- *   snapshot_writer_begin       hidden temporary folder beside the output
+ *   snapshot_writer_begin       empty files that have no names yet
  *   snapshot_writer_add_base    per disk; may be done while the guest boots
  *   snapshot_writer_add_cow     per cow disk, in disk order: an empty file
  *   ...                         the monitor writes state, memory, cow files
  *   snapshot_writer_finish      digests, diff to the parent, fsync, verify,
- *                               one rename
+ *                               a hidden folder with the files, one rename
  *   snapshot_writer_free        removes all that was not published
  *
- * The temporary folder is ".NAME.snapshot-XXXXXX" and locked (flock) by this
- * process. Killed, it cannot remove it: the next writer with an output in the
- * same parent folder removes those whose lock is free.
+ * Killed, it leaves nothing: files without names go with the process. Except
+ * within the last few system calls, from the hidden folder to the rename: then
+ * the folder ".NAME.snapshot-XXXXXX" is left, and in it the files, complete
+ * ones. It is locked (flock) by this process; the next writer with an output in
+ * the same parent folder removes those whose lock is free.
+ *
+ * Where the file system has no files without names (9p, NFS), or there is no
+ * /proc, the hidden folder is there from the beginning, and is what a kill
+ * leaves at any time.
  *
  * Files are published 0444. Who wrote memory and cow files may still hold
  * writable descriptors: end the monitor before finish, or say copy_saved.
