@@ -196,12 +196,8 @@ boot() {
 # Prints what a trial could have left: processes of ours, files in $TMPDIR,
 # sockets, long-lived machines; prints nothing if it is clean.
 leftovers() {
-    local exe
-    for exe in /proc/[0-9]*/exe; do
-        case $(readlink "$exe") in
-        "$work"/*) echo "process ${exe//[^0-9]/}" ;;
-        esac
-    done
+    find /proc/[0-9]*/exe -maxdepth 0 -lname "$work/*" -printf '%h\n' \
+        2>/dev/null | sed 's|^/proc/|process |'
     find "$work/scratch" "$work/sockets" "$work/run/microsbx/machines" \
         -mindepth 1 2>/dev/null
 }
