@@ -133,17 +133,34 @@ static int compare_disks(const struct monitor_proved *proved,
     return 0;
 }
 
+/* A disk that is not the snapshot's is none of what was recorded. */
+static int refuse_replaced(const struct snapshot *snapshot, struct failure *f)
+{
+    for (uint32_t i = 0; i < snapshot->manifest.disk_count; i++) {
+        const char *id = snapshot->manifest.disks[i].id;
+
+        if (!snapshot->disks[i].replaced)
+            continue;
+        failure_set(f, "snapshot_proof", id, "leave out --prove, or --disk",
+                    "cannot prove that this is the machine of the snapshot %s: "
+                    "its disk '%s' is replaced by %s",
+                    snapshot->dir, id, snapshot->disks[i].replaced);
+        return -EINVAL;
+    }
+    return 0;
+}
+
 int proof_make(struct monitor *m, const struct snapshot *snapshot,
                struct proof *ret_proof, struct failure *f)
 {
     int state_fd = memfd_create("microsbx-proof-state", MFD_CLOEXEC);
     int leaves_fd = memfd_create("microsbx-proof-leaves", MFD_CLOEXEC);
     struct monitor_proved proved = {0};
-    int ret;
+    int ret = refuse_replaced(snapshot, f);
 
-    if (state_fd < 0 || leaves_fd < 0)
+    if (ret == 0 && (state_fd < 0 || leaves_fd < 0))
         ret = fail_read("proof", -errno, f);
-    else
+    if (ret == 0)
         ret = monitor_prove(m, state_fd, leaves_fd, &proved, f);
     if (ret == 0)
         ret = compare_disks(&proved, snapshot, f);

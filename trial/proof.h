@@ -24,8 +24,8 @@ struct proof {
 
 /*
  * Has the monitor look, and compares. Pre: as for monitor_prove. 0; -EBADMSG
- * with "snapshot_proof" in *f, naming the first place that differs; or what
- * monitor_prove gave.
+ * with "snapshot_proof" in *f, naming the first place that differs; -EINVAL: a
+ * disk is not the snapshot's; or what monitor_prove gave.
  */
 int proof_make(struct monitor *m, const struct snapshot *snapshot,
                struct proof *ret_proof, struct failure *f)

@@ -205,6 +205,17 @@ static const char *text_or_null(const char *text)
 }
 
 /* What the trial started from: an image, or a snapshot (and its image). */
+/* Disks whose files are not the snapshot's; null without one. */
+static json_t *replaced_list(const struct snapshot *snapshot)
+{
+    json_t *list = snapshot ? json_array() : json_null();
+
+    for (uint32_t i = 0; snapshot && i < snapshot->manifest.disk_count; i++)
+        if (snapshot->disks[i].replaced)
+            json_array_append_new(list, text(snapshot->manifest.disks[i].id));
+    return list;
+}
+
 static json_t *baseline_object(const struct trial_result *r,
                                const struct trial_spec *spec,
                                const struct image *image)
@@ -222,7 +233,9 @@ static json_t *baseline_object(const struct trial_result *r,
     host_cpu_model(cpu, sizeof(cpu));
     if (m && m->has_image) {
         name = m->image_name;
-        sha256 = m->disk_count > 0 ? m->disks[0].sha256 : NULL;
+        sha256 = m->disk_count > 0 && !snapshot->disks[0].replaced
+                     ? m->disks[0].sha256
+                     : NULL;
     }
     if (spec->live) {
         name = text_or_null(spec->live->image);
@@ -234,6 +247,7 @@ static json_t *baseline_object(const struct trial_result *r,
     json_object_set_new(o, "image_sha256", text(sha256));
     json_object_set_new(o, "snapshot", text(id));
     json_object_set_new(o, "warmup", m ? text_list(m->warmup) : json_null());
+    json_object_set_new(o, "disks_replaced", replaced_list(snapshot));
     json_object_set_new(o, "kernel", text(kernel));
     json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
     json_object_set_new(o, "cpu_model", text(cpu));
@@ -287,11 +301,11 @@ static json_t *proof_object(const struct proof *proof)
     return o;
 }
 
-/* Pinned: for the trial's whole time, or not. */
+/* Pinned: for the trial's whole time, or not; null if it never ran. */
 static json_t *pinned_word(const struct trial_result *r,
                            const struct trial_restore *restore)
 {
-    if (!restore || !restore->pinned)
+    if (!restore || !restore->pinned || r->running_ns == 0)
         return json_null();
     return text(r->pin_expired ? "expired" : "held");
 }
@@ -323,6 +337,9 @@ static void set_snapshot_fields(json_t *o, const struct trial_result *r,
                              : !restore ? "boot"
                              : spec->vm ? "in-place"
                                         : "process"));
+    /* Its monitor had run a guest before. */
+    json_object_set_new(o, "monitor_reused",
+                        json_boolean(spec->live || r->proof.exposed));
     json_object_set_new(o, "proof", proof_object(&r->proof));
     json_object_set_new(o, "seed",
                         pinned ? json_integer((json_int_t)restore->seed)
