@@ -94,6 +94,9 @@ static int check_cpu_count(const struct machine *m,
 /* The VM, empty but for addresses that Intel's KVM wants for itself. */
 static int create_vm(struct machine *m, struct monitor_error *ret_error)
 {
+    /* AMD's counters are there without CPUID. Not all KVMs can do without. */
+    struct kvm_enable_cap no_counters = {.cap = KVM_CAP_PMU_CAPABILITY,
+                                         .args = {KVM_PMU_CAP_DISABLE}};
     uint64_t identity = MAP_KVM_IDENTITY;
     int ret = kvm_create_vm(m->config.kvm_fd);
 
@@ -101,6 +104,7 @@ static int create_vm(struct machine *m, struct monitor_error *ret_error)
         return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
                             "KVM_CREATE_VM: %s", strerror(-ret));
     m->vm_fd = ret;
+    (void)kvm_ioctl(m->vm_fd, KVM_ENABLE_CAP, &no_counters);
     ret = kvm_ioctl(m->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (ret == 0)
         ret = kvm_ioctl_value(m->vm_fd, KVM_SET_TSS_ADDR, MAP_KVM_TSS);

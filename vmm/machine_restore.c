@@ -169,6 +169,30 @@ static int load_vcpu(struct machine *m, unsigned id, enum vcpu_age age,
     return ret < 0 ? refuse_section(ret_error, ret, "cpu", id, why) : 0;
 }
 
+/*
+ * A register that the state leaves out would be the next trial's as this one
+ * left it: a machine that is to be put back needs all that this KVM has.
+ */
+static int check_complete(struct machine *m, struct monitor_error *ret_error)
+{
+    char why[STATE_WHY_MAX + 1];
+    struct msr_list *all = malloc(sizeof(*all));
+    uint32_t missing = 0;
+    int ret = all ? msr_list_probe(m->vcpus[0].kvm.fd, all) : -ENOMEM;
+
+    if (ret == 0 && !msr_list_covers(&m->shape.msrs, all, &missing)) {
+        snprintf(why, sizeof(why),
+                 "it has no MSR 0x%x, so that it cannot be put back in place",
+                 missing);
+        ret = refuse_section(ret_error, -EBADMSG, "cpu", 0, why);
+    } else if (ret < 0) {
+        machine_fail(ret_error, MONITOR_ERROR_KVM, ret, "KVM_GET_MSRS: %s",
+                     strerror(-ret));
+    }
+    free(all);
+    return ret;
+}
+
 /* The vCPUs come first, although the VM's section does in the file. */
 int machine_load_origin(struct machine *m, enum vcpu_age age,
                         struct monitor_error *ret_error)
@@ -183,6 +207,10 @@ int machine_load_origin(struct machine *m, enum vcpu_age age,
             state_file_expect(&f, STATE_TAG_VM, VM_STATE_VERSION, 0, &vm, why);
     if (ret < 0)
         return refuse(ret_error, ret, why);
+    ret = msr_state_forget(m->vcpus[0].kvm.fd);
+    if (ret < 0)
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "KVM_SET_MSRS: %s", strerror(-ret));
     for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++)
         ret = load_vcpu(m, i, age, &f, ret_error);
     if (ret < 0)
@@ -198,6 +226,8 @@ int machine_load(struct machine *m, struct monitor_error *ret_error)
 {
     int ret = machine_load_origin(m, VCPU_NEW, ret_error);
 
+    if (ret == 0 && m->config.track_dirty)
+        ret = check_complete(m, ret_error);
     if (ret < 0)
         return ret;
     m->pristine = true;

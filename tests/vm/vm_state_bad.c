@@ -451,15 +451,37 @@ static bool rdrand_is_to_be_hidden(struct machine_rig *rig)
     return rig_refused(rig, &config, MONITOR_ERROR_STATE, "CPUID leaf 0x1");
 }
 
-/* An MSR that is no state of a guest: here the one that says where SVM saves
- * the host's own. */
+/* An MSR that is no state of a guest: here the one by which those of SEV-ES
+ * talk to their host. */
 static bool msr_is_foreign(struct machine_rig *rig)
 {
     uint8_t *copy = copy_state();
 
-    num_put_le32(find_group(copy, STATE_GROUP_MSRS) + 12, 0xc0010117u);
+    num_put_le32(find_group(copy, STATE_GROUP_MSRS) + 12, 0xc0010130u);
     return refuse_files(rig, file_of(copy), dup(good.memory),
-                        "section cpu 0: MSR 0xc0010117 is not a machine's");
+                        "section cpu 0: MSR 0xc0010130 is not a machine's");
+}
+
+/* One that is left out would stay as a trial leaves it: no matter for a machine
+ * that is used once, but none is put back that way. */
+static bool msr_is_left_out(struct machine_rig *rig)
+{
+    uint8_t *copy = copy_state();
+    uint8_t *msrs = find_group(copy, STATE_GROUP_MSRS);
+    struct vm_config config;
+    char why[64];
+    int fd;
+
+    snprintf(why, sizeof(why), "it has no MSR 0x%x", num_get_le32(msrs + 12));
+    memcpy(msrs + 12, msrs + 24, 12);
+    fd = file_of(copy);
+    config_from(&config, dup(fd), dup(good.memory));
+    if (!rig_build(rig, &config) || !rig_stop(rig))
+        return false;
+    rig_end(rig);
+    config_from(&config, fd, dup(good.memory));
+    config.track_dirty = true;
+    return rig_refused(rig, &config, MONITOR_ERROR_STATE, why);
 }
 
 /* A second snapshot's section in the place of the first's. */
@@ -615,6 +637,7 @@ static const struct {
     {"CPUID with asynchronous page faults", cpuid_offers_page_faults},
     {"RDRAND to be hidden", rdrand_is_to_be_hidden},
     {"foreign MSR", msr_is_foreign},
+    {"an MSR left out", msr_is_left_out},
     {"section of another kind", section_moved},
     {"one bit of every byte", every_byte},
     {"every length", every_length},

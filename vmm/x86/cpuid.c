@@ -64,8 +64,9 @@ static const struct {
     {7, 1, EAX, BIT(21)},                               /* AMX FP16 */
     {7, 1, EDX, BIT(8)},                                /* AMX COMPLEX */
     {0x80000001u, ANY_INDEX, ECX,
-     /* SVM, IBS, and AMD's performance counters */
-     LEAF8_1_ECX_SVM | BIT(10) | BIT(23) | BIT(24) | BIT(27) | BIT(28)},
+     /* SVM, OSVW (a guest may write its MSRs), IBS, AMD's counters */
+     LEAF8_1_ECX_SVM | BIT(9) | BIT(10) | BIT(23) | BIT(24) | BIT(27) |
+         BIT(28)},
 };
 
 /* Leaves whose every register is zero for the guest. */

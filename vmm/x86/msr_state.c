@@ -15,11 +15,14 @@
 #define MSR_TSC 0x10u
 #define MSR_TSC_DEADLINE 0x6e0u
 
+#define MSR_KVM_WALL_CLOCK_OLD 0x11u
+#define MSR_KVM_WALL_CLOCK 0x4b564d00u
+
 /*
  * In the order in which they are loaded: the TSC first, its deadline last. Not
- * here: KVM's two wall clock MSRs (0x11, 0x4b564d00). They hold no state: a
- * write is an order to write the time to an address once, which loading them
- * would give again, into memory that was just restored.
+ * here: KVM's two wall clock MSRs. What they hold is the last order to write
+ * the time to an address, which loading them would give again, into memory
+ * that was just restored; msr_state_forget clears them.
  */
 static const struct {
     uint32_t first, last;
@@ -58,6 +61,8 @@ static const struct {
     {0xc0000081, 0xc0000084}, /* STAR, LSTAR, CSTAR, SYSCALL mask */
     {0xc0000102, 0xc0000103}, /* kernel GS base, TSC_AUX */
     {0xc0010015, 0xc0010015}, /* AMD hardware configuration */
+    {0xc0010114, 0xc0010114}, /* VM_CR, which a guest without SVM may write */
+    {0xc0010117, 0xc0010117}, /* VM_HSAVE_PA, likewise */
     {0xc001011f, 0xc001011f}, /* AMD virtual SPEC_CTRL */
     {0x4b564d01, 0x4b564d08}, /* KVM: system time, end of interrupt, ... */
     {MSR_TSC_DEADLINE, MSR_TSC_DEADLINE},
@@ -129,6 +134,20 @@ int msr_list_probe(int vcpu_fd, struct msr_list *ret_list)
             ret_list->index[ret_list->count++] = index;
         }
     return ret_list->count > 0 ? 0 : -EOPNOTSUPP;
+}
+
+bool msr_list_covers(const struct msr_list *list, const struct msr_list *all,
+                     uint32_t *ret_missing)
+{
+    for (uint32_t i = 0, k; i < all->count; i++) {
+        for (k = 0; k < list->count && list->index[k] != all->index[i]; k++)
+            ;
+        if (k == list->count) {
+            *ret_missing = all->index[i];
+            return false;
+        }
+    }
+    return true;
 }
 
 /* ---- saving ---- */
@@ -246,6 +265,24 @@ static int set_all(int vcpu_fd, struct kvm_msrs *msrs,
         msrs->nmsrs = left;
     }
     return 0;
+}
+
+int msr_state_forget(int vcpu_fd)
+{
+    const struct kvm_msr_entry entries[] = {
+        {.index = MSR_TSC, .data = 1ull << 62},
+        {.index = MSR_KVM_WALL_CLOCK_OLD},
+        {.index = MSR_KVM_WALL_CLOCK},
+    };
+    struct kvm_msrs *msrs = msrs_alloc(ARRAY_SIZE(entries));
+    int ret;
+
+    if (!msrs)
+        return -ENOMEM;
+    memcpy(msrs->entries, entries, sizeof(entries));
+    ret = kvm_ioctl(vcpu_fd, KVM_SET_MSRS, msrs);
+    free(msrs);
+    return ret < 0 ? ret : 0;
 }
 
 int msr_state_load(int vcpu_fd, struct msr_list *list, struct state_reader *r,

@@ -11,6 +11,7 @@
 #ifndef MICROSBX_VMM_X86_MSR_STATE_H
 #define MICROSBX_VMM_X86_MSR_STATE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/codec.h"
@@ -30,9 +31,22 @@ struct msr_list {
 int msr_list_probe(int vcpu_fd, struct msr_list *ret_list)
     __attribute__((warn_unused_result));
 
+/* True if a state with this list has all of those; else the first without. */
+bool msr_list_covers(const struct msr_list *list, const struct msr_list *all,
+                     uint32_t *ret_missing);
+
 /* Pairs of u32 index and u64 value, of every MSR in the list. 0 or -errno. */
 int msr_state_save(int vcpu_fd, const struct msr_list *list,
                    struct state_writer *w) __attribute__((warn_unused_result));
+
+/*
+ * Before a state is loaded, by vCPU 0: the TSC is far from every value that may
+ * come. KVM takes a write of it that comes within a second of guest time of the
+ * last one (kvm_synchronize_tsc), be it of a short run or the 0 of a new vCPU,
+ * for a vCPU that catches up, and would keep what was counted. The last orders
+ * to write the wall clock are forgotten, too. 0 or -errno.
+ */
+int msr_state_forget(int vcpu_fd) __attribute__((warn_unused_result));
 
 /*
  * The opposite. An empty list is filled with what is in the state; otherwise

@@ -315,7 +315,9 @@ static int load_xcrs(const struct context *c, struct state_reader *r)
         xcrs.xcrs[xcrs.nr_xcrs].xcr = state_get_u32(r);
         xcrs.xcrs[xcrs.nr_xcrs++].value = state_get_u64(r);
     }
-    if (r->error != 0 || (xcrs.nr_xcrs > 0) != c->shape->xcrs) {
+    /* XCR0 is the only one there is; a state without it would leave it. */
+    if (r->error != 0 || xcrs.nr_xcrs != c->shape->xcrs ||
+        xcrs.xcrs[0].xcr != 0) {
         snprintf(c->why, STATE_WHY_MAX + 1,
                  "its extended control registers do not fit its CPUID");
         return -EBADMSG;
