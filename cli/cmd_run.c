@@ -80,6 +80,16 @@ static int open_machine(struct run *run, struct failure *f)
     return ret;
 }
 
+static const char *state_digest(const struct snapshot *snapshot)
+{
+    return snapshot_manifest_file(&snapshot->manifest, "state")->digest;
+}
+
+static bool is_cpu_known(const struct snapshot *snapshot)
+{
+    return fitness_cpu_known(state_digest(snapshot));
+}
+
 /* The machine of the snapshot, and whether this host can. */
 static int restore_machine(struct run *run, struct failure *f)
 {
@@ -93,9 +103,8 @@ static int restore_machine(struct run *run, struct failure *f)
     if (ret == 0)
         ret = snapshot_source_check_host(&run->source,
                                          run->machine.config.kvm_fd, f);
-    /* The monitor need not ask KVM once more, which takes its time. */
-    run->machine_spec.cpu_compared = ret == 0;
-    run->machine.config.cpu_compared = ret == 0;
+    run->machine_spec.cpu_compared = ret == 0 && is_cpu_known(snapshot);
+    run->machine.config.cpu_compared = run->machine_spec.cpu_compared;
     s->restore = &run->source.restore;
     s->vm = run->source.in_place ? &run->vm : NULL;
     if (run->source.send_fd >= 0)
@@ -234,6 +243,8 @@ static void run_trial(struct run *run)
     if (run->source.send_fd >= 0)
         (void)lseek(run->source.send_fd, 0, SEEK_SET);
     trial_run(s, &run->machine, &run->result);
+    if (s->restore && run->result.running_ns > 0)
+        fitness_cpu_remember(state_digest(s->restore->snapshot));
     if (run->number == 1)
         memcpy(run->first, run->result.out.sha256, sizeof(run->first));
     run->same += !strcmp(run->first, run->result.out.sha256);

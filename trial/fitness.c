@@ -51,8 +51,8 @@ bool fitness_judge(const struct monitor_probe *probe, struct failure *f)
     return true;
 }
 
-/* Where the verdict is remembered: named by this boot of the host. */
-static bool stamp_path(char *buf, size_t size)
+/* Where something is remembered: named by this boot of the host. */
+static bool stamp_path(const char *what, char *buf, size_t size)
 {
     const char *dir = getenv("XDG_RUNTIME_DIR");
     char boot_id[37] = "";
@@ -64,7 +64,7 @@ static bool stamp_path(char *buf, size_t size)
         return false;
     snprintf(buf, size, "%s/microsbx", dir);
     mkdir(buf, 0700);
-    snprintf(buf, size, "%s/microsbx/fit-%s", dir, boot_id);
+    snprintf(buf, size, "%s/microsbx/%s-%s", dir, what, boot_id);
     return true;
 }
 
@@ -97,7 +97,7 @@ int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
     struct failure unfit_why;
     struct monitor *m = NULL;
     char stamp[4096];
-    bool have_stamp = stamp_path(stamp, sizeof(stamp));
+    bool have_stamp = stamp_path("fit", stamp, sizeof(stamp));
     int ret;
 
     if (have_stamp && read_stamp(stamp, ret_probe) == 0)
@@ -119,4 +119,33 @@ int fitness_require(int kvm_fd, struct failure *f)
     if (ret == 0 && !fitness_judge(&probe, f))
         ret = -ENODEV;
     return ret;
+}
+
+/* ---- a snapshot's CPU --------------------------------------------------- */
+
+static bool cpu_stamp_path(const char *state_sha256, char *buf, size_t size)
+{
+    char what[80];
+
+    snprintf(what, sizeof(what), "cpu-%.64s", state_sha256);
+    return stamp_path(what, buf, size);
+}
+
+bool fitness_cpu_known(const char *state_sha256)
+{
+    char path[4096];
+    struct stat st;
+
+    return cpu_stamp_path(state_sha256, path, sizeof(path)) &&
+           lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+           st.st_uid == geteuid();
+}
+
+void fitness_cpu_remember(const char *state_sha256)
+{
+    char path[4096];
+
+    if (!fitness_cpu_known(state_sha256) &&
+        cpu_stamp_path(state_sha256, path, sizeof(path)))
+        (void)!whole_file_write(path, "", 0);
 }

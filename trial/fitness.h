@@ -35,4 +35,13 @@ int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
 int fitness_require(int kvm_fd, struct failure *f)
     __attribute__((warn_unused_result));
 
+/*
+ * Has a monitor on this host, since it booted, compared the whole CPUID of the
+ * snapshot state with that digest (64 hex digits) with KVM's, and taken it? It
+ * then need not again, which takes as long as to create a VM. False if it is
+ * not known. fitness_cpu_remember makes it known, where $XDG_RUNTIME_DIR is.
+ */
+bool fitness_cpu_known(const char *state_sha256);
+void fitness_cpu_remember(const char *state_sha256);
+
 #endif

@@ -48,7 +48,7 @@ struct machine_spec {
     char *vsock_path;    /* or NULL */
     uint64_t guest_cid;  /* 3 or more; private to the machine */
     bool debug_exit;     /* has the debug-exit port: no agent will speak */
-    bool cpu_compared;   /* snapshot_compatible has said yes */
+    bool cpu_compared;   /* fitness_cpu_known */
     unsigned disk_count;
     struct disk_spec disks[VM_DISKS_MAX];
 };
