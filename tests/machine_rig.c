@@ -261,6 +261,14 @@ bool rig_roll_back(struct machine_rig *rig)
             fail(rig, "ROLLED_BACK", "it does not decode"));
 }
 
+bool rig_count(struct machine_rig *rig, struct monitor_stats *ret_stats)
+{
+    return rig_order(rig, MONITOR_STATS_REQUEST, NULL, 0, MONITOR_STATS) &&
+           (monitor_stats_decode(rig->msg.payload, rig->msg.len, ret_stats) ==
+                0 ||
+            fail(rig, "STATS", "it does not decode"));
+}
+
 bool rig_stop(struct machine_rig *rig)
 {
     int status;

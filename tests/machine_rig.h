@@ -70,6 +70,8 @@ bool rig_resume(struct machine_rig *rig);
 bool rig_save(struct machine_rig *rig, const struct rig_files *f);
 bool rig_prove(struct machine_rig *rig, int state_fd, int leaves_fd);
 bool rig_roll_back(struct machine_rig *rig);
+/* Asks for the counters. */
+bool rig_count(struct machine_rig *rig, struct monitor_stats *ret_stats);
 /* STOP, EXIT, and the process's end with status 0. */
 bool rig_stop(struct machine_rig *rig);
 

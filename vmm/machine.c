@@ -137,7 +137,8 @@ static uint64_t thread_cpu_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-void machine_stats(struct machine *m, struct monitor_stats *ret_stats)
+/* Since the machine was built, however often it was rolled back. */
+static void total_stats(struct machine *m, struct monitor_stats *ret_stats)
 {
     *ret_stats = (struct monitor_stats){
         .first_run_ns = m->first_run_ns,
@@ -149,6 +150,30 @@ void machine_stats(struct machine *m, struct monitor_stats *ret_stats)
         ret_stats->guest_cpu_ns += vcpu_cpu_ns(&m->vcpus[i]);
     }
     device_set_stats(&m->devices, ret_stats);
+}
+
+void machine_restart_stats(struct machine *m)
+{
+    total_stats(m, &m->before);
+}
+
+/* A thread's clock that can no longer be read is 0, and so is the time. */
+static uint64_t since(uint64_t total, uint64_t before)
+{
+    return total > before ? total - before : 0;
+}
+
+void machine_stats(struct machine *m, struct monitor_stats *ret_stats)
+{
+    const struct monitor_stats *before = &m->before;
+    struct monitor_stats s;
+
+    total_stats(m, &s);
+    s.exits = since(s.exits, before->exits);
+    s.guest_cpu_ns = since(s.guest_cpu_ns, before->guest_cpu_ns);
+    s.device_cpu_ns = since(s.device_cpu_ns, before->device_cpu_ns);
+    s.unclaimed = since(s.unclaimed, before->unclaimed);
+    *ret_stats = s;
 }
 
 void machine_exit_info(struct machine *m, struct monitor_exit *ret_exit)

@@ -50,6 +50,8 @@ struct machine {
      * guest must learn of that comes when it runs. */
     bool pristine;
     struct machine_origin origin;
+    /* Rolled back: what the counters that only grow had come to by then. */
+    struct monitor_stats before;
     struct vcpu_shape shape;
     struct machine_ending ending;
 };
@@ -72,6 +74,8 @@ int machine_open_origin(struct machine *m, struct monitor_error *ret_error)
 int machine_load_origin(struct machine *m, enum vcpu_age age,
                         struct monitor_error *ret_error)
     __attribute__((warn_unused_result));
+/* Counters begin anew; of those that live on, what there is now is noted. */
+void machine_restart_stats(struct machine *m);
 /* Pristine no more: a restored guest's first steps are prepared. */
 void machine_announce(struct machine *m);
 

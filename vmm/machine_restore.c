@@ -262,6 +262,7 @@ int machine_roll_back(struct machine *m, struct monitor_rolled_back *ret_done,
         return machine_fail(ret_error, MONITOR_ERROR_HOST, ret,
                             "a disk's overlay cannot be emptied: %s",
                             strerror(-ret));
+    machine_restart_stats(m);
     m->pristine = true;
     *ret_done = done;
     return 0;

@@ -22,6 +22,8 @@
 #define STATUS_SKIPPED 77
 #define MEMORY_MIB 128u
 #define SKIP "skip: " /* how the reason of a test that cannot be begins */
+/* What a thread still does between two orders. */
+#define ENDING_NS 5000000u
 #define GENERATION_ID 0xef000 /* vmm/x86/map.h */
 
 struct snapshot_test {
@@ -212,6 +214,34 @@ static bool tsc_back(const struct snapshot_test *t, struct machine_rig *rig)
     return ok && rig_stop(rig);
 }
 
+/* It counts from 0 again, although its threads live on. */
+static bool counters(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct monitor_stats ran, back = {0};
+    struct rig_files f;
+    bool ok =
+        snapshot(t, rig, &f) && restore(t, rig, &f, true) && rig_start(rig);
+
+    for (unsigned i = 0; ok && i < 3; i++) {
+        ok = rig_hear(rig, t->sign, 20) && rig_pause(rig) &&
+             rig_count(rig, &ran) && ran.exits > 0 && ran.unclaimed > 0 &&
+             ran.guest_cpu_ns > 0 && ran.device_cpu_ns > 0 &&
+             rig_roll_back(rig) && rig_count(rig, &back) && back.exits == 0 &&
+             back.unclaimed == 0 && back.guest_cpu_ns < ran.guest_cpu_ns &&
+             back.guest_cpu_ns < ENDING_NS && back.device_cpu_ns < ENDING_NS &&
+             rig_proof_holds(rig, &f) && rig_resume(rig);
+    }
+    if (!ok && !rig->why[0])
+        snprintf(rig->why, sizeof(rig->why),
+                 "%llu ns of CPUs, %llu of devices, %llu exits, %llu unclaimed",
+                 (unsigned long long)back.guest_cpu_ns,
+                 (unsigned long long)back.device_cpu_ns,
+                 (unsigned long long)back.exits,
+                 (unsigned long long)back.unclaimed);
+    rig_files_close(&f);
+    return ok && rig_stop(rig);
+}
+
 /*
  * A new generation id, if it is wanted, and the event that tells of it, come
  * when the guest starts, not before: the proof finds the old one. After each
@@ -327,6 +357,7 @@ static const struct snapshot_test tests[] = {
     {"rolled back", "rng_queue", 1, '.', rollback},
     {"rolled back TSC", "tick", 1, '.', tsc_back},
     {"rolled back TSC", "four_cpus", 4, '.', tsc_back},
+    {"counts again", "reads", 1, '.', counters},
     {"new generation", "generation", 1, '.', generation},
     {"same generation", "generation", 1, '.', same_generation},
     {"few pages back", "dirty_50", 1, '.', few_pages},
