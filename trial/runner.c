@@ -411,8 +411,7 @@ static void stop_machine(struct runner *r)
     runner_reap_monitor(r);
 }
 
-/* What the workload wrote reaches the user, however slow the reader is. */
-static void drain_output(struct runner *r)
+void runner_drain_output(struct runner *r)
 {
     struct pollfd p[3];
 
@@ -507,7 +506,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         if (!runner_leave_monitor(&r))
             stop_machine(&r);
         runner_drop_file(&r);
-        drain_output(&r);
+        runner_drain_output(&r);
     }
     runner_check_snapshot(&r);
     if (r.out.digest && r.err.digest) {

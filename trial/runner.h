@@ -117,6 +117,12 @@ bool runner_console_wanted(const struct runner *r);
 bool runner_on_console(struct runner *r);
 /* The guest is over: takes what it said before, as far as there is room. */
 void runner_drain_console(struct runner *r);
+/*
+ * What the workload wrote reaches the user, however slow the reader is. After
+ * it the console has been read to its end, unless the trial was cancelled or
+ * the host failed.
+ */
+void runner_drain_output(struct runner *r);
 /* A guest without an agent ended its machine: true if that decides it. */
 bool runner_bare_status(struct runner *r, const struct monitor_exit *e);
 
@@ -156,6 +162,11 @@ void runner_freeze(struct runner *r);
  * its answer: takes one event. False if there was none.
  */
 bool runner_on_monitor(struct runner *r);
+/*
+ * The machine was rolled back: takes what the monitor had said by then, so that
+ * the next trial hears nothing of it. False: it said that it ended.
+ */
+bool runner_forget_events(struct runner *r);
 /* Waits for its end and blames it for a bad one; kills it if need be. */
 void runner_reap_monitor(struct runner *r);
 /* Counters came: limits that the host enforces. */

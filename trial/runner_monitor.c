@@ -46,7 +46,9 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
     bool early = !r->spec->no_agent && r->result->ready_ns == 0;
 
     r->machine_ended = true;
-    r->result->stats = e->stats;
+    /* Rolled back, it counts from 0 again: the trial's are known. */
+    if (!r->result->rolled_back)
+        r->result->stats = e->stats;
     r->result->has_stats = true;
     r->result->machine_end = e->reason;
     if (r->phase == RUNNER_OVER || facts->cancelled) {
@@ -204,6 +206,31 @@ bool runner_on_monitor(struct runner *r)
         break;
     }
     return event.kind != MONITOR_EVENT_NONE;
+}
+
+bool runner_forget_events(struct runner *r)
+{
+    for (;;) {
+        struct monitor_event event;
+
+        monitor_receive(r->monitor, &event);
+        switch (event.kind) {
+        case MONITOR_EVENT_NONE:
+            return true;
+        case MONITOR_EVENT_STATS: /* asked for before it was paused */
+            r->result->stats = event.stats;
+            break;
+        case MONITOR_EVENT_EXIT:
+            on_machine_exit(r, &event.exit);
+            return false;
+        case MONITOR_EVENT_GONE:
+            on_monitor_gone(r);
+            return false;
+        case MONITOR_EVENT_RUNNING:
+        case MONITOR_EVENT_DIAL: /* its connection was rolled back, too */
+            break;
+        }
+    }
 }
 
 /* A word of farewell does not excuse a monitor that then crashes. */

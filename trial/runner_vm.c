@@ -126,6 +126,26 @@ static bool may_go_on(const struct runner *r)
            !facts->host_failed && !facts->cancelled && !facts->protocol_broken;
 }
 
+/*
+ * The roll-back, with all that the guest said taken before and after: what is
+ * still in the monitor when it is rolled back goes out then. False: the machine
+ * can do no more than end.
+ */
+static bool roll_back(struct runner *r)
+{
+    struct failure f = {0};
+
+    runner_drain_output(r);
+    if (!may_go_on(r) ||
+        monitor_rollback(r->monitor, &r->result->rollback, &f) != 0)
+        return false;
+    r->result->rolled_back = true;
+    if (!runner_forget_events(r))
+        return false;
+    runner_drain_output(r);
+    return may_go_on(r);
+}
+
 bool runner_leave_monitor(struct runner *r)
 {
     struct trial_vm *vm = r->spec->vm;
@@ -139,9 +159,8 @@ bool runner_leave_monitor(struct runner *r)
     r->result->has_stats = true;
     if (r->client && r->facts->timed_out)
         runner_agent_process(r, POLLIN);
-    if (monitor_rollback(r->monitor, &r->result->rollback, &f) != 0)
-        return false; /* it can do no more than end */
-    r->result->rolled_back = true;
+    if (!roll_back(r))
+        return false;
     vm->monitor = r->monitor;
     vm->console_fd = r->console_fd;
     r->monitor = NULL;
