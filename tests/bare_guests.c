@@ -63,7 +63,9 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(dirty_50) \
     X(dirty_1000) \
     X(dirty_20000) \
-    X(ready)
+    X(ready) \
+    X(ready_counts) \
+    X(ready_fills)
 /* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];

@@ -450,9 +450,6 @@ static int prepare(struct runner *r)
                     strerror(-ret));
         return ret;
     }
-    for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
-        r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
-    r->machine_memory = r->machine->config.memory_bytes;
     if (!r->spec->no_agent)
         machine_add_vsock(r->machine);
     ret = runner_take_monitor(r);

@@ -74,7 +74,7 @@ struct runner {
     struct line_watch ready; /* freeze->ready */
     uint64_t old_enough_ns;  /* RUNNER_AGE: till then */
     bool quiesced;           /* freeze: now */
-    uint64_t machine_memory; /* bytes the machine has */
+    uint64_t machine_memory; /* bytes */
     char seed_line[128];     /* restore->send: what stdin is to begin with */
 };
 

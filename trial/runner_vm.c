@@ -49,6 +49,9 @@ static int start_monitor(struct runner *r)
     struct failure *f = &r->result->failure;
     int ret = monitor_spawn(&r->monitor, f);
 
+    for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
+        r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
+    r->machine_memory = r->machine->config.memory_bytes;
     r->machine->config.track_dirty = r->spec->vm != NULL;
     r->machine->config.renew_generation =
         r->spec->restore && !r->spec->restore->pinned;
@@ -70,6 +73,8 @@ static int continue_machine(struct runner *r)
 
     r->monitor = vm->monitor;
     r->console_fd = vm->console_fd;
+    memcpy(r->disk_limits, vm->disk_limits, sizeof(r->disk_limits));
+    r->machine_memory = vm->machine_memory;
     vm->monitor = NULL;
     vm->console_fd = -1;
     /* Whoever looks has run a guest before. */
@@ -163,6 +168,8 @@ bool runner_leave_monitor(struct runner *r)
         return false;
     vm->monitor = r->monitor;
     vm->console_fd = r->console_fd;
+    memcpy(vm->disk_limits, r->disk_limits, sizeof(vm->disk_limits));
+    vm->machine_memory = r->machine_memory;
     r->monitor = NULL;
     r->console_fd = -1;
     return true;

@@ -614,4 +614,75 @@ GUEST ready
 4:
 END_GUEST ready
 
+    .macro SAY_READY
+    leaq 7f(%rip), %rsi
+    movl $6, %ecx
+    movl $SERIAL, %edx
+    cld
+    rep outsb
+    jmp 8f
+7:  .ascii "ready\n"
+8:
+    .endm
+
+/* Says that it is ready; then a line for each number, without end. */
+GUEST ready_counts
+    SAY_READY
+    xorl %ebx, %ebx
+1:  movl $(SERIAL + 5), %edx
+    inb %dx, %al
+    testb $0x20, %al
+    jz 1b
+    movl $SERIAL, %edx
+    movl $8, %ecx
+2:  roll $4, %ebx
+    movb %bl, %al
+    andb $15, %al
+    addb $'a', %al
+    outb %al, %dx
+    decl %ecx
+    jnz 2b
+    movb $'\n', %al
+    outb %al, %dx
+    incl %ebx
+    jmp 1b
+END_GUEST ready_counts
+
+/*
+ * Says that it is ready; then, when a snapshot of it has been made, writes to
+ * 15 clusters of its disk.
+ */
+GUEST ready_fills
+    SETUP_QUEUE
+    movl $DESC, %esi
+    movq $HEADER, (%rsi)
+    movl $16, 8(%rsi)
+    movw $1, 12(%rsi) /* next */
+    movw $1, 14(%rsi)
+    movq $SECTOR, 16(%rsi)
+    movl $512, 16 + 8(%rsi)
+    movw $2, 16 + 14(%rsi)
+    movq $DONE, 32(%rsi)
+    movl $1, 32 + 8(%rsi)
+    movw $2, 32 + 12(%rsi) /* writable */
+    SAY_READY
+    rdtsc
+    movl %eax, %ebx
+1:  rdtsc
+    subl %ebx, %eax
+    cmpl $0x60000000, %eax
+    jb 1b
+    movl $AVAIL, %esi
+    movl $USED, %ebp
+    xorl %ebx, %ebx
+    xorl %r8d, %r8d
+2:  movl %ebx, %edx
+    REQUEST 1, 1
+    addl $128, %ebx
+    cmpl $(15 * 128), %ebx
+    jb 2b
+    jmp .
+9:  POWER_OFF
+END_GUEST ready_fills
+
     .section .text
