@@ -272,24 +272,40 @@ static int prepare(struct create *c, struct failure *f)
 
 /* ---- what came of it ---- */
 
+/* The warm-up's own end, or a limit that it met: no accident of the machine. */
+static bool warmup_decided(const struct trial_result *r)
+{
+    switch (r->outcome.kind) {
+    case OUTCOME_OK:
+    case OUTCOME_FAIL:
+    case OUTCOME_SIGNAL:
+    case OUTCOME_OOM:
+    case OUTCOME_DISK_FULL:
+    case OUTCOME_PIDS_LIMIT:
+    case OUTCOME_OUTPUT_LIMIT:
+        return r->facts.has_status;
+    default:
+        return false;
+    }
+}
+
 /* The machine was not frozen: why, as a sentence. */
 static void explain(const struct create *c, struct failure *f)
 {
     const struct trial_result *r = &c->result;
     const char *ready = c->freeze.ready;
 
-    if (failure_is_set(&r->failure) &&
-        (r->outcome.kind == OUTCOME_INFRA_NEVER_RAN || !r->facts.has_status))
+    if (failure_is_set(&r->failure) && !warmup_decided(r))
         *f = r->failure;
     else if (r->outcome.kind == OUTCOME_TIMEOUT)
         failure_set(f, "warmup_failed", "--warmup",
                     "give more --warmup-timeout, or look at what it does",
                     ready ? "the warm-up did not say its ready line in time"
                           : "the warm-up did not end in time");
-    else if (r->facts.has_status && r->facts.signal != 0)
+    else if (warmup_decided(r) && r->facts.signal != 0)
         failure_set(f, "warmup_failed", "--warmup", "look at what it wrote",
                     "the warm-up was killed by signal %d", r->facts.signal);
-    else if (r->facts.has_status)
+    else if (warmup_decided(r))
         failure_set(f, "warmup_failed", "--warmup", "look at what it wrote",
                     ready ? "the warm-up ended with exit status %d without "
                             "saying its ready line"

@@ -399,6 +399,11 @@ int monitor_take(struct monitor *m, struct monitor_event *ret_event)
 void monitor_message_event(struct monitor *m, struct monitor_event *ret_event)
 {
     memset(ret_event, 0, sizeof(*ret_event));
+    if (m->late_answer != 0 &&
+        (m->msg.type == m->late_answer || m->msg.type == MONITOR_ERROR)) {
+        m->late_answer = 0;
+        return;
+    }
     if (decode_event(&m->msg, ret_event) != 0) {
         memset(ret_event, 0, sizeof(*ret_event));
         set_gone(m, ret_event, "it sent a message that cannot be read", true);

@@ -22,6 +22,8 @@ struct monitor {
     int cancel_fd;         /* borrowed; -1 = none */
     uint64_t memory_bytes; /* of the machine that was built */
     bool ended;            /* EXIT or GONE was seen: no more events */
+    /* Of an order that nobody waits for any more; 0: there is none. */
+    enum monitor_msg late_answer;
     struct monitor_end end;
     char reason[160];
     struct msg msg;

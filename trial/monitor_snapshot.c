@@ -151,6 +151,8 @@ static int give_order(struct monitor *m, const struct order *order,
     /* One that is gone has left the reason to be read. */
     if (ret == 0 || ret == -EPIPE)
         ret = await_answer(m, order);
+    if (ret == -ETIMEDOUT || ret == -ECANCELED)
+        m->late_answer = order->answer;
     if (ret < 0)
         return fail_unanswered(order, ret, f);
     if (m->msg.type == MONITOR_ERROR)

@@ -236,7 +236,10 @@ static void on_clock(struct runner *r, uint64_t now)
                     "the guest's agent did not answer within %llu s",
                     (unsigned long long)(r->spec->ready_ms / 1000));
     } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
-        runner_time_out(r, NULL);
+        if (r->phase == RUNNER_QUIESCE)
+            runner_quiesce_late(r);
+        else
+            runner_time_out(r, NULL);
     } else if (r->file_deadline_ns != 0 && now >= r->file_deadline_ns) {
         on_file_timeout(r);
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {

@@ -153,6 +153,10 @@ void runner_watch_ready(struct runner *r, const void *bytes, size_t len);
 void runner_begin_quiesce(struct runner *r);
 /* The time for which RUNNER_AGE waits has come. */
 void runner_is_old_enough(struct runner *r);
+/* The process that was to wait in there has ended: nothing is frozen. */
+void runner_waiting_ended(struct runner *r);
+/* It has not parked in the time it has. */
+void runner_quiesce_late(struct runner *r);
 void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced);
 /* The loop is over: stops the machine and has it saved, if it is ready. */
 void runner_freeze(struct runner *r);

@@ -99,6 +99,22 @@ void runner_is_old_enough(struct runner *r)
     ask_to_park(r);
 }
 
+void runner_waiting_ended(struct runner *r)
+{
+    r->spec->freeze->waiting = false;
+    runner_fail(r, "warmup_failed", "--warmup",
+                "let it say its ready line when it is about to read its input",
+                "the warm-up ended after its ready line");
+}
+
+void runner_quiesce_late(struct runner *r)
+{
+    runner_fail(r, "quiesce_failed", "agent",
+                "give it fewer --cpus or less to write back, or a faster host",
+                "the guest did not make ready to be frozen within %u s",
+                QUIESCE_MS / 1000);
+}
+
 void runner_on_quiesced(void *arg, const struct proto_quiesced *quiesced)
 {
     struct runner *r = arg;
@@ -148,6 +164,11 @@ void runner_freeze(struct runner *r)
     if (!freeze || !ready || r->machine_ended || r->facts->host_failed ||
         r->facts->cancelled)
         return;
+    /* It said so after it had parked. */
+    if (freeze->waiting && !r->exec_live) {
+        runner_waiting_ended(r);
+        return;
+    }
     settle(r);
     if (r->spec->progress)
         r->spec->progress(r->spec->progress_ctx, "save");
@@ -159,8 +180,9 @@ void runner_freeze(struct runner *r)
     if (ret == 0)
         freeze->done = true;
     else if (ret == -ECANCELED)
-        r->facts->cancelled = true;
+        runner_cancel(r, "signal", f.message);
     else
         runner_fail_with(r, &f);
-    runner_event(r, "saved", NULL);
+    if (freeze->done)
+        runner_event(r, "saved", NULL);
 }
