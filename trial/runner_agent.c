@@ -285,12 +285,17 @@ static void on_exec_exit(void *arg, uint32_t id,
         return;
     }
     r->exec_live = false;
-    r->deadline_ns = 0;
+    /* That of a quiesce stays: an agent that never parks must not hold us. */
+    if (r->phase == RUNNER_EXEC)
+        r->deadline_ns = 0;
     r->stats_at_ns = 0;
     r->result->exec_end_ns = io_now_ns();
     exec_result_exit(r->result, r->spec, status);
     runner_event(r, "exited", NULL);
-    runner_next_step(r);
+    if (r->phase == RUNNER_AGE || r->phase == RUNNER_QUIESCE)
+        runner_waiting_ended(r);
+    else
+        runner_next_step(r);
 }
 
 static void on_file_bytes(void *arg, uint32_t id, const void *bytes, size_t len)
