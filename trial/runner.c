@@ -125,8 +125,11 @@ size_t runner_add_output(struct runner *r, struct output *o, const void *bytes,
 void runner_cancel(struct runner *r, const char *cause, const char *message)
 {
     r->facts->cancelled = true;
-    r->facts->cause = cause;
-    failure_set(&r->result->failure, cause, "", NULL, "%s", message);
+    /* As in outcome_decide: what the host did to a workload comes first. */
+    if (!r->facts->host_failed || !r->facts->workload_may_run) {
+        r->facts->cause = cause;
+        failure_set(&r->result->failure, cause, "", NULL, "%s", message);
+    }
     runner_event(r, "cancelled", cause);
     r->phase = RUNNER_OVER;
 }
@@ -134,7 +137,8 @@ void runner_cancel(struct runner *r, const char *cause, const char *message)
 void runner_time_out(struct runner *r, const char *cause)
 {
     r->facts->timed_out = true;
-    r->facts->cause = cause;
+    if (!r->facts->host_failed)
+        r->facts->cause = cause;
     r->result->hit_timeout = true;
     runner_event(r, "limit", cause ? cause : "timeout");
     r->phase = RUNNER_OVER;
