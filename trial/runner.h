@@ -171,6 +171,11 @@ bool runner_on_monitor(struct runner *r);
  * the next trial hears nothing of it. False: it said that it ended.
  */
 bool runner_forget_events(struct runner *r);
+/*
+ * One that was kept is lost before this trial ran, or keeps an order's answer
+ * to itself. It has run a guest: it is the suspect.
+ */
+void runner_blame_kept(struct runner *r);
 /* Waits for its end and blames it for a bad one; kills it if need be. */
 void runner_reap_monitor(struct runner *r);
 /* Counters came: limits that the host enforces. */

@@ -28,6 +28,12 @@ static void fail_never_booted(struct runner *r, const char *cause,
                 "the guest %s before its agent answered", why);
 }
 
+static void fail_host_error(struct runner *r, const struct monitor_exit *e)
+{
+    runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
+                "the monitor could not go on: %s", strerror(-e->error));
+}
+
 /* The words are made by a monitor that the guest may own by now. */
 static void fail_emulation(struct runner *r, const struct monitor_exit *e)
 {
@@ -90,8 +96,7 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
         facts->cause = "monitor_lied";
         break;
     case MONITOR_EXIT_HOST_ERROR:
-        runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
-                    "the monitor could not go on: %s", strerror(-e->error));
+        fail_host_error(r, e);
         break;
     }
 }
@@ -108,18 +113,25 @@ static const char *fault_cause(const struct monitor_end *end)
     return end->signal == SIGSYS ? "monitor_seccomp" : "monitor_crashed";
 }
 
+/* Not one that spoke nonsense, nor one that only we could end. */
+static bool is_killed_outside(const struct monitor_end *end)
+{
+    return !end->exited && end->signal == SIGKILL && !end->lied &&
+           !end->killed_here;
+}
+
 /* It ended without a word: what the host saw decides. */
 static void on_monitor_gone(struct runner *r)
 {
     struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
+    const char *why = monitor_reason(r->monitor);
     char how[64];
 
     r->machine_ended = true;
     monitor_end_describe(&end, how, sizeof(how));
     runner_event(r, "monitor_gone", how);
     r->phase = RUNNER_OVER;
-    /* Not one that spoke nonsense, nor one that only we could end. */
-    if (!end.exited && end.signal == SIGKILL && !end.lied && !end.killed_here) {
+    if (is_killed_outside(&end)) {
         runner_fail(r, "monitor_killed", "microsbx-vmm",
                     "look whether the host ran out of memory",
                     "the monitor was killed from outside (SIGKILL)");
@@ -129,7 +141,8 @@ static void on_monitor_gone(struct runner *r)
     r->facts->cause = fault_cause(&end);
     failure_set(&r->result->failure, r->facts->cause, "microsbx-vmm",
                 "keep the evidence: a guest may have attacked the monitor",
-                "the monitor died: %s (%s)", monitor_reason(r->monitor), how);
+                "the monitor died: %s (%s)",
+                why[0] ? why : "it did not do as it was told", how);
 }
 
 /*
@@ -233,12 +246,29 @@ bool runner_forget_events(struct runner *r)
     }
 }
 
+void runner_blame_kept(struct runner *r)
+{
+    struct monitor_event event;
+
+    r->facts->guest_ran = true; /* that of a trial before */
+    do {
+        monitor_receive(r->monitor, &event);
+    } while (event.kind != MONITOR_EVENT_NONE &&
+             event.kind != MONITOR_EVENT_EXIT &&
+             event.kind != MONITOR_EVENT_GONE);
+    if (event.kind == MONITOR_EVENT_EXIT &&
+        event.exit.reason == MONITOR_EXIT_HOST_ERROR)
+        fail_host_error(r, &event.exit);
+    else
+        on_monitor_gone(r);
+}
+
 /* A word of farewell does not excuse a monitor that then crashes. */
 void runner_reap_monitor(struct runner *r)
 {
     struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
 
-    if (!r->result->has_stats || end.exited || end.signal == SIGKILL)
+    if (!r->result->has_stats || end.exited || is_killed_outside(&end))
         return;
     r->facts->monitor_fault = true;
     r->facts->cause = fault_cause(&end);

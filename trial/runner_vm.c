@@ -100,6 +100,9 @@ int runner_take_monitor(struct runner *r)
     ret = continue_machine(r);
     if (ret == 0)
         return 0;
+    if (ret == -ESHUTDOWN || ret == -EPIPE || ret == -ETIMEDOUT ||
+        ret == -EPROTO)
+        runner_blame_kept(r);
     /* Nothing of this trial has run: the next gets a new monitor. */
     monitor_free(r->monitor);
     r->monitor = NULL;
