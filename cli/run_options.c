@@ -94,7 +94,8 @@ static size_t find_env(const struct run_options *run, const char *entry)
     return i;
 }
 
-static int add_env(struct run_options *run, const char *entry, bool replace,
+/* In place of an earlier one of that name. */
+static int add_env(struct run_options *run, const char *entry,
                    struct failure *f)
 {
     size_t i = find_env(run, entry);
@@ -102,8 +103,6 @@ static int add_env(struct run_options *run, const char *entry, bool replace,
     if (i == RUN_ENV_MAX)
         return fail_usage("env", entry, "is one variable too many",
                           "give at most 1024", f);
-    if (i < run->env_count && !replace)
-        return 0;
     run->env[i] = entry;
     if (i == run->env_count)
         run->env_count++;
@@ -116,7 +115,7 @@ static int add_env_text(struct run_options *run, const char *text,
 {
     if (text[0] == '=' || text[0] == '\0' || !strchr(text, '='))
         return fail_usage("env", text, "is not NAME=VALUE", NULL, f);
-    return add_env(run, text, true, f);
+    return add_env(run, text, f);
 }
 
 static int read_env_file(struct run_options *run, const char *path,
@@ -412,6 +411,38 @@ int run_options_read(const struct options *options, struct run_options *ret,
     return error;
 }
 
+/* *at, where nothing was given: a copy of the text (NULL: stays nothing). */
+static int add_default(struct run_options *run, const char **at,
+                       const char *text, struct failure *f)
+{
+    char *copy;
+
+    if (*at || !text)
+        return 0;
+    copy = strdup(text);
+    if (!copy) {
+        failure_set(f, "host", "memory", NULL, "out of memory");
+        return -ENOMEM;
+    }
+    run->defaults[run->default_count++] = copy;
+    *at = copy;
+    return 0;
+}
+
+static int add_default_env(struct run_options *run, const char *entry,
+                           struct failure *f)
+{
+    const char *copy = NULL;
+    size_t i = find_env(run, entry);
+    int ret = 0;
+
+    if (i < run->env_count)
+        return 0;
+    if (i < RUN_ENV_MAX)
+        ret = add_default(run, &copy, entry, f);
+    return ret == 0 ? add_env(run, copy ? copy : entry, f) : ret;
+}
+
 static int add_defaults(struct run_options *run, char *const *env,
                         const char *user, const char *workdir,
                         struct failure *f)
@@ -419,11 +450,11 @@ static int add_defaults(struct run_options *run, char *const *env,
     int ret = 0;
 
     for (; env && *env && ret == 0; env++)
-        ret = add_env(run, *env, false, f);
-    if (!run->spec.user)
-        run->spec.user = user;
-    if (!run->spec.workdir)
-        run->spec.workdir = workdir;
+        ret = add_default_env(run, *env, f);
+    if (ret == 0)
+        ret = add_default(run, &run->spec.user, user, f);
+    if (ret == 0)
+        ret = add_default(run, &run->spec.workdir, workdir, f);
     return ret;
 }
 
@@ -453,6 +484,8 @@ void run_options_fini(struct run_options *run)
 {
     for (size_t i = 0; i < TRIAL_FILES_MAX; i++)
         free(run->file_names[i]);
+    for (size_t i = 0; i < run->default_count; i++)
+        free(run->defaults[i]);
     free(run->env_text);
     free(run->argv);
 }

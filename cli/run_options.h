@@ -20,7 +20,9 @@ struct run_options {
     const char **argv;
     const char *env[RUN_ENV_MAX + 1];
     size_t env_count;
-    char *env_text; /* --env-file's bytes */
+    char *env_text;                  /* --env-file's bytes */
+    char *defaults[RUN_ENV_MAX + 2]; /* copies: environment, user, folder */
+    size_t default_count;
     struct trial_file files[TRIAL_FILES_MAX];
     char *file_names[TRIAL_FILES_MAX]; /* "SRC\0DST" copies */
     const char *json;                  /* FILE, "-" or NULL */
@@ -46,7 +48,10 @@ int run_options_need_command(const struct run_options *run, const char *example,
                              struct failure *f)
     __attribute__((warn_unused_result));
 
-/* Adds the image's environment, user and folder where none was given. */
+/*
+ * Adds copies of the image's environment, user and folder where none was given:
+ * the image may be closed, and opened again for the next trial.
+ */
 int run_options_add_image(struct run_options *run, const struct image *image,
                           struct failure *f)
     __attribute__((warn_unused_result));

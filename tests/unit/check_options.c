@@ -76,6 +76,59 @@ START_TEST(test_forms)
 }
 END_TEST
 
+/* The image may be closed, and what it gave still holds. */
+START_TEST(test_image_defaults)
+{
+    static struct run_options run;
+    char path[] = "PATH=/bin", shell[] = "SHELL=/bin/sh";
+    char user[] = "sandbox", workdir[] = "/home/sandbox";
+    char *env[] = {path, shell, NULL};
+    const struct image image = {.env = env, .user = user, .workdir = workdir};
+
+    memset(&run, 0, sizeof(run));
+    ck_assert_int_eq(parse(&VERB_RUN, "-e SHELL=mine -w / -- true"), 0);
+    ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
+    ck_assert_int_eq(run_options_add_image(&run, &image, &failure), 0);
+    memset(path, 'x', sizeof(path) - 1);
+    memset(user, 'x', sizeof(user) - 1);
+    ck_assert_uint_eq(run.env_count, 2);
+    ck_assert_str_eq(run.env[0], "SHELL=mine");
+    ck_assert_str_eq(run.env[1], "PATH=/bin");
+    ck_assert_ptr_null(run.env[2]);
+    ck_assert_str_eq(run.spec.user, "sandbox");
+    ck_assert_str_eq(run.spec.workdir, "/");
+    run_options_fini(&run);
+}
+END_TEST
+
+/* More variables than there is room for are refused, not written. */
+START_TEST(test_image_env_max)
+{
+    static struct run_options run;
+    static char names[RUN_ENV_MAX + 1][16];
+    static char *env[RUN_ENV_MAX + 2];
+    const struct image image = {.env = env, .user = names[0]};
+
+    for (unsigned i = 0; i <= RUN_ENV_MAX; i++) {
+        snprintf(names[i], sizeof(names[i]), "N%u=1", i);
+        env[i] = names[i];
+    }
+    memset(&run, 0, sizeof(run));
+    ck_assert_int_eq(parse(&VERB_RUN, "-- true"), 0);
+    ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
+    ck_assert_int_eq(run_options_add_image(&run, &image, &failure), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(failure.message, "one variable too many"));
+    run_options_fini(&run);
+
+    env[RUN_ENV_MAX] = NULL;
+    memset(&run, 0, sizeof(run));
+    ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
+    ck_assert_int_eq(run_options_add_image(&run, &image, &failure), 0);
+    ck_assert_str_eq(run.env[RUN_ENV_MAX - 1], names[RUN_ENV_MAX - 1]);
+    run_options_fini(&run);
+}
+END_TEST
+
 /* A command's own options are its own. */
 START_TEST(test_command_ends_options)
 {
@@ -221,6 +274,8 @@ int main(void)
     suite_add_tcase(s, t);
     tcase_add_test(t, test_forms);
     tcase_add_test(t, test_command_ends_options);
+    tcase_add_test(t, test_image_defaults);
+    tcase_add_test(t, test_image_env_max);
     tcase_add_test(t, test_help);
     tcase_add_loop_test(t, test_refused, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
