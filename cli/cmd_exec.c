@@ -89,17 +89,20 @@ static int read_keep(struct exec *x, struct failure *f)
 static int prepare(struct exec *x, struct failure *f)
 {
     struct trial_spec *s = &x->opts.spec;
-    const char *name = take_name(&x->options, f);
-    int ret = name ? run_options_read(&x->options, &x->opts, f) : -EINVAL;
+    const char *name = NULL;
+    /* Results first: what goes wrong from here on is in the JSON, too. */
+    int ret = results_open(&x->results, &x->options, &x->opts, f);
 
     s->timeout_by_guest = true;
+    if (ret == 0) {
+        name = take_name(&x->options, f);
+        ret = name ? run_options_read(&x->options, &x->opts, f) : -EINVAL;
+    }
     if (ret == 0)
         ret = read_keep(x, f);
     if (ret == 0)
         ret = run_options_need_command(
             &x->opts, "microsbx exec NAME -- python3 -c 'print(1)'", f);
-    if (ret == 0)
-        ret = results_open(&x->results, &x->options, &x->opts, f);
     if (ret == 0)
         ret = cli_watch_signals(true, &s->signal_fd, f);
     if (ret == 0)
@@ -156,27 +159,26 @@ static int exec_main(const struct verb *verb, int argc, char **argv)
     struct exec *x = calloc(1, sizeof(*x));
     struct failure f = {0};
     char *line;
-    int status;
+    int ret, status;
 
     if (!x) {
         failure_set(&f, "host", "memory", NULL, "out of memory");
         return cli_fail(verb, &f);
     }
     x->verb = verb;
-    x->opts.spec.signal_fd = -1;
+    run_options_init(&x->opts);
     results_init(&x->results, verb);
-    status = cli_parse(verb, argc, argv, &x->options);
-    if (status >= 0) {
+    ret = results_parse(&x->results, argc, argv, &x->options, &x->opts, &f);
+    if (x->options.help) {
         exec_free(x);
-        return status;
+        return 0;
     }
-    if (prepare(x, &f) == 0) {
+    if (ret == 0)
+        ret = prepare(x, &f);
+    if (ret == 0)
         live_exec(&x->live, &x->opts.spec, x->keep_tail, &x->result);
-    } else {
-        x->result.failure = f;
-        x->result.facts.cause = x->result.failure.code;
-        x->result.outcome = outcome_decide(&x->result.facts);
-    }
+    else
+        results_never_ran(&x->result, ret, &f);
     console_restore(&x->console);
     line = make_line(x);
     status = results_finish(&x->results, &x->opts, &x->result, line);

@@ -36,7 +36,7 @@ struct run {
     struct trial_vm vm; /* --reset in-place */
     unsigned long long repeat;
     unsigned long long number; /* of the trial, from 1 */
-    unsigned long long same;   /* trials whose output was the first one's */
+    unsigned long long same;   /* trials with a status and the first's output */
     char first[DIGEST_HEX_SIZE];
     char id[24];
     bool opened; /* machine_open has succeeded */
@@ -112,9 +112,16 @@ static int restore_machine(struct run *run, struct failure *f)
     return ret;
 }
 
+/* Standard input that each trial can be given from where it now is. */
+static bool can_rewind_input(void)
+{
+    return lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0;
+}
+
 /* --repeat, and what does not go with it. */
 static int read_repeat(struct run *run, struct failure *f)
 {
+    const char *send = options_get(&run->options, "send");
     const char *without = NULL;
     int ret;
 
@@ -127,6 +134,12 @@ static int read_repeat(struct run *run, struct failure *f)
         without = "detach";
     else if (run->opts.spec.stdin_fd >= 0)
         without = run->opts.spec.tty ? "tty" : "interactive";
+    if (!without && send && !strcmp(send, "-") && !can_rewind_input()) {
+        failure_set(f, "usage", "send", "give --send FILE",
+                    "option --repeat gives each trial the same input, and "
+                    "standard input (--send -) can be read only once");
+        return -EINVAL;
+    }
     if (!without)
         return 0;
     failure_set(f, "usage", "repeat", "leave out one of the two",
@@ -139,10 +152,14 @@ static int read_options(struct run *run, struct failure *f)
 {
     struct trial_spec *s = &run->opts.spec;
     bool detached = run->detach.wanted;
-    int ret;
+    int ret = 0;
 
     s->timeout_ms = detached ? 0 : TRIAL_TIMEOUT_DEFAULT_MS;
-    ret = run_options_read(&run->options, &run->opts, f);
+    /* Results first: what goes wrong from here on is in the JSON, too. */
+    if (!detached)
+        ret = results_open(&run->results, &run->options, &run->opts, f);
+    if (ret == 0)
+        ret = run_options_read(&run->options, &run->opts, f);
     if (ret == 0)
         ret = read_repeat(run, f);
     /* With a snapshot a process that waits there may do. */
@@ -151,9 +168,6 @@ static int read_options(struct run *run, struct failure *f)
         ret = run_options_need_command(
             &run->opts, "microsbx run --image python -- python3 -c 'print(1)'",
             f);
-    /* Results first: what goes wrong from here on is in the JSON, too. */
-    if (ret == 0 && !detached)
-        ret = results_open(&run->results, &run->options, &run->opts, f);
     if (ret == 0)
         ret = cli_watch_signals(true, &s->signal_fd, f);
     if (ret == 0)
@@ -187,14 +201,6 @@ static int prepare(struct run *run, struct failure *f)
         s->progress = show_progress;
     s->progress_ctx = run;
     return ret;
-}
-
-/* Without a trial there still is a result: it never ran, and why. */
-static void result_never_ran(struct run *run, const struct failure *f)
-{
-    run->result.failure = *f;
-    run->result.facts.cause = run->result.failure.code;
-    run->result.outcome = outcome_decide(&run->result.facts);
 }
 
 static int finish(struct run *run)
@@ -232,22 +238,39 @@ static int reopen_machine(struct run *run, struct failure *f)
     return ret;
 }
 
+/* The number of the next trial, and the id by which its result names it. */
+static void set_number(struct run *run, unsigned long long number)
+{
+    run->number = number;
+    if (run->repeat == 1)
+        return;
+    snprintf(run->id, sizeof(run->id), "%llu", number);
+    run->opts.spec.id = run->id;
+}
+
+/* How many gave the same is said of trials that gave something. */
+static void count_same(struct run *run)
+{
+    const char *output = run->result.out.sha256;
+
+    if (!run->result.facts.has_status)
+        return;
+    if (run->number == 1)
+        memcpy(run->first, output, sizeof(run->first));
+    run->same += run->first[0] && !strcmp(run->first, output);
+}
+
 static void run_trial(struct run *run)
 {
-    struct trial_spec *s = &run->opts.spec;
+    const struct snapshot_source *source = &run->source;
+    const struct trial_spec *s = &run->opts.spec;
 
-    if (run->repeat > 1) {
-        snprintf(run->id, sizeof(run->id), "%llu", run->number);
-        s->id = run->id;
-    }
-    if (run->source.send_fd >= 0)
-        (void)lseek(run->source.send_fd, 0, SEEK_SET);
+    if (source->send_fd >= 0 && run->number > 1)
+        (void)lseek(source->send_fd, source->send_start, SEEK_SET);
     trial_run(s, &run->machine, &run->result);
     if (s->restore && run->result.running_ns > 0)
         fitness_cpu_remember(state_digest(s->restore->snapshot));
-    if (run->number == 1)
-        memcpy(run->first, run->result.out.sha256, sizeof(run->first));
-    run->same += !strcmp(run->first, run->result.out.sha256);
+    count_same(run);
 }
 
 static void keep_first(int *status, int one)
@@ -260,14 +283,15 @@ static void keep_first(int *status, int one)
 static bool next_trial(struct run *run, int *status)
 {
     struct failure f = {0};
+    int ret;
 
     if (run->number == run->repeat || run->result.facts.cancelled)
         return false;
-    run->number++;
-    if (reopen_machine(run, &f) == 0)
+    set_number(run, run->number + 1);
+    ret = reopen_machine(run, &f);
+    if (ret == 0)
         return true;
-    memset(&run->result, 0, sizeof(run->result));
-    result_never_ran(run, &f);
+    results_never_ran(&run->result, ret, &f);
     keep_first(status, finish(run));
     return false;
 }
@@ -277,7 +301,7 @@ static int run_trials(struct run *run)
 {
     int status = 0;
 
-    run->number = 1;
+    set_number(run, 1);
     do {
         run_trial(run);
         console_restore(&run->console);
@@ -305,11 +329,41 @@ static void run_free(struct run *run)
     free(run);
 }
 
+/* The command line as far as it can be read before anything is opened. */
+static int read_words(struct run *run, int argc, char **argv, struct failure *f)
+{
+    int ret =
+        results_parse(&run->results, argc, argv, &run->options, &run->opts, f);
+    struct failure other;
+
+    if (ret != 0 || run->options.help)
+        return ret;
+    ret = detach_read(&run->options, &run->detach, f);
+    if (ret != 0) {
+        run->detach.wanted = false;
+        (void)!results_open(&run->results, &run->options, &run->opts, &other);
+    }
+    return ret;
+}
+
+static int make_ready(struct run *run, struct failure *f)
+{
+    int ret = prepare(run, f);
+
+    if (ret == 0 && run->opts.spec.tty && console_make_raw(&run->console)) {
+        failure_set(f, "host", "terminal", NULL,
+                    "cannot put the terminal into raw mode");
+        ret = -EIO;
+    }
+    return ret;
+}
+
 static int run_main(const struct verb *verb, int argc, char **argv)
 {
     struct run *run = calloc(1, sizeof(*run));
     struct failure f = {0};
-    int status;
+    int status = -1;
+    int ret;
 
     if (!run) {
         failure_set(&f, "host", "memory", NULL, "out of memory");
@@ -317,31 +371,23 @@ static int run_main(const struct verb *verb, int argc, char **argv)
     }
     run->verb = verb;
     results_init(&run->results, verb);
-    run->opts.spec.signal_fd = -1;
+    run_options_init(&run->opts);
     machine_spec_init(&run->machine_spec);
     snapshot_source_init(&run->source);
     trial_vm_init(&run->vm);
-    status = cli_parse(verb, argc, argv, &run->options);
-    if (status < 0 && detach_read(&run->options, &run->detach, &f) != 0)
-        status = cli_fail(verb, &f);
-    if (status < 0 && run->detach.wanted)
+    ret = read_words(run, argc, argv, &f);
+    if (run->options.help)
+        status = 0;
+    else if (ret == 0 && run->detach.wanted)
         status = detach_fork(&run->detach, verb);
-    if (status >= 0) {
-        run_free(run);
-        return status;
-    }
-    if (prepare(run, &f) != 0) {
-        result_never_ran(run, &f);
-    } else if (run->opts.spec.tty && console_make_raw(&run->console) != 0) {
-        failure_set(&f, "host", "terminal", NULL,
-                    "cannot put the terminal into raw mode");
-        result_never_ran(run, &f);
-    } else {
+    if (status < 0 && ret == 0)
+        ret = make_ready(run, &f);
+    if (status < 0 && ret == 0) {
         status = run_trials(run);
-        run_free(run);
-        return status;
+    } else if (status < 0) {
+        results_never_ran(&run->result, ret, &f);
+        status = finish(run);
     }
-    status = finish(run);
     run_free(run);
     return status;
 }

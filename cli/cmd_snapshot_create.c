@@ -530,7 +530,7 @@ static int create_main(const struct verb *verb, int argc, char **argv)
     }
     c->verb = verb;
     c->started_ns = io_now_ns();
-    c->opts.spec.signal_fd = -1;
+    run_options_init(&c->opts);
     machine_spec_init(&c->machine_spec);
     snapshot_manifest_init(&c->manifest);
     status = cli_parse(verb, argc, argv, &c->options);

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -52,23 +53,55 @@ static int open_sink(const struct options *options, const char *option,
     return ret;
 }
 
+/* --json: FILE or -. */
+static int open_json(struct results *r, const struct options *options,
+                     struct run_options *run, struct failure *f)
+{
+    run->json = options_get(options, "json");
+    if (!run->json)
+        return 0;
+    if (strcmp(run->json, "-") != 0)
+        return results_create("json", run->json, &r->json_fd, f);
+    if (options_has(options, "stdout")) {
+        r->json_fd = STDOUT_FILENO;
+        return 0;
+    }
+    failure_set(f, "usage", "json", "add --stdout FILE or --stdout none",
+                "option --json: '-' would mix with the command's output");
+    return -EINVAL;
+}
+
+static int read_exit_code(const struct options *options,
+                          struct run_options *run, struct failure *f)
+{
+    const char *value = options_get(options, "exit-code");
+
+    if (!value)
+        return 0;
+    run->exit_code_json = !strcmp(value, "json") && run->json;
+    if (run->exit_code_json)
+        return 0;
+    failure_set(f, "usage", "exit-code", run->json ? "use json" : NULL,
+                "option --exit-code: '%s' %s", value,
+                run->json ? "is not known" : "needs --json");
+    return -EINVAL;
+}
+
 int results_open(struct results *r, const struct options *options,
                  struct run_options *run, struct failure *f)
 {
     struct trial_spec *s = &run->spec;
-    int ret;
+    int ret = open_json(r, options, run, f);
 
     s->out = (struct trial_sink){.fd = STDOUT_FILENO};
     s->err = (struct trial_sink){.fd = STDERR_FILENO};
-    ret = open_sink(options, "stdout", &s->out, &r->out_fd, f);
+    if (ret == 0)
+        ret = read_exit_code(options, run, f);
+    if (ret == 0)
+        ret = open_sink(options, "stdout", &s->out, &r->out_fd, f);
     if (ret == 0)
         ret = open_sink(options, "stderr", &s->err, &r->err_fd, f);
-    if (ret == 0 && run->json) {
-        if (!strcmp(run->json, "-"))
-            r->json_fd = STDOUT_FILENO;
-        else
-            ret = results_create("json", run->json, &r->json_fd, f);
-    }
+    run->events = options_get(options, "events");
     if (ret == 0 && run->events) {
         s->events = fopen(run->events, "we");
         if (!s->events) {
@@ -81,6 +114,20 @@ int results_open(struct results *r, const struct options *options,
     return ret;
 }
 
+int results_parse(struct results *r, int argc, char **argv,
+                  struct options *ret_options, struct run_options *run,
+                  struct failure *f)
+{
+    int ret = options_parse(r->verb, argc, argv, ret_options, f);
+    struct failure other;
+
+    if (ret == 0 && ret_options->help)
+        cli_print_help(stdout, r->verb);
+    else if (ret != 0)
+        (void)!results_open(r, ret_options, run, &other);
+    return ret;
+}
+
 void results_close(struct results *r, struct run_options *run)
 {
     if (run->spec.events)
@@ -90,6 +137,21 @@ void results_close(struct results *r, struct run_options *run)
     io_close(&r->err_fd);
     if (r->json_fd != STDOUT_FILENO)
         io_close(&r->json_fd);
+}
+
+void results_never_ran(struct trial_result *ret_result, int error,
+                       const struct failure *f)
+{
+    struct trial_result *r = ret_result;
+    struct timespec wall;
+
+    memset(r, 0, sizeof(*r));
+    clock_gettime(CLOCK_REALTIME, &wall);
+    r->started_at = (double)wall.tv_sec + (double)wall.tv_nsec / 1e9;
+    r->failure = *f;
+    r->facts.cancelled = error == -ECANCELED;
+    r->facts.cause = r->facts.cancelled ? "signal" : r->failure.code;
+    r->outcome = outcome_decide(&r->facts);
 }
 
 /* What a person should know that the exit status does not say. */

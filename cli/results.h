@@ -20,8 +20,20 @@ struct results {
 void results_init(struct results *r, const struct verb *verb);
 
 /*
- * Opens the sinks into run->spec, and the files for JSON and events. 0, or a
- * negative errno with *f filled; results_close in any case.
+ * As cli_parse, but says nothing of an error: 0, also for help, which is
+ * printed; or -EINVAL with *f filled and the results opened that were named
+ * before the word that is wrong.
+ */
+int results_parse(struct results *r, int argc, char **argv,
+                  struct options *ret_options, struct run_options *run,
+                  struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * Reads where results go, and opens it: JSON first, for what may go wrong with
+ * the rest, then the sinks into run->spec, and the file for events. To be
+ * called before anything else is read of the options, so that whatever is
+ * wrong with them replaces an earlier result, too. 0, or a negative errno with
+ * *f filled; results_close in any case.
  */
 int results_open(struct results *r, const struct options *options,
                  struct run_options *run, struct failure *f)
@@ -34,6 +46,13 @@ void results_close(struct results *r, struct run_options *run);
  */
 int results_create(const char *option, const char *path, int *ret_fd,
                    struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * The result of what never ran, for this reason; error is -ECANCELED if
+ * somebody ended it.
+ */
+void results_never_ran(struct trial_result *ret_result, int error,
+                       const struct failure *f);
 
 /*
  * Tells the person, writes the line (NULL: out of memory) if one is wanted;

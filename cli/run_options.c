@@ -236,7 +236,6 @@ static int read_files(const struct options *options, struct run_options *run,
     for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "get", i));
          i++)
         ret = add_file(run, true, value, f);
-    run->spec.files = run->files;
     return ret;
 }
 
@@ -343,23 +342,19 @@ static int check_no_agent(const struct options *options, struct failure *f)
     return -EINVAL;
 }
 
-static int read_result_options(const struct options *options,
-                               struct run_options *run, struct failure *f)
+void run_options_init(struct run_options *run)
 {
-    const char *exit_code = options_get(options, "exit-code");
+    struct trial_spec *s = &run->spec;
 
-    run->json = options_get(options, "json");
-    run->events = options_get(options, "events");
-    run->exit_code_json = exit_code != NULL;
-    if (exit_code && strcmp(exit_code, "json") != 0)
-        return fail_usage("exit-code", exit_code, "is not known", "use json",
-                          f);
-    if (exit_code && !run->json)
-        return fail_usage("exit-code", exit_code, "needs --json", NULL, f);
-    if (run->json && !strcmp(run->json, "-") && !options_has(options, "stdout"))
-        return fail_usage("json", "-", "would mix with the command's output",
-                          "add --stdout FILE or --stdout none", f);
-    return 0;
+    memset(run, 0, sizeof(*run));
+    s->stdin_fd = -1;
+    s->out = (struct trial_sink){.fd = -1};
+    s->err = (struct trial_sink){.fd = -1};
+    s->signal_fd = -1;
+    s->output_limit = TRIAL_OUTPUT_LIMIT_DEFAULT;
+    s->pids_limit = TRIAL_PIDS_LIMIT_DEFAULT;
+    s->env = run->env;
+    s->files = run->files;
 }
 
 int run_options_read_inputs(const struct options *options,
@@ -367,15 +362,8 @@ int run_options_read_inputs(const struct options *options,
 {
     struct trial_spec *s = &ret->spec;
     unsigned long long ready = TRIAL_READY_TIMEOUT_MS;
-    int error;
+    int error = read_env(options, ret, f);
 
-    s->stdin_fd = -1;
-    s->out = (struct trial_sink){.fd = -1};
-    s->err = (struct trial_sink){.fd = -1};
-    s->signal_fd = -1;
-    s->output_limit = TRIAL_OUTPUT_LIMIT_DEFAULT;
-    s->pids_limit = TRIAL_PIDS_LIMIT_DEFAULT;
-    error = read_env(options, ret, f);
     if (error == 0)
         error = read_files(options, ret, f);
     if (error == 0)
@@ -384,7 +372,6 @@ int run_options_read_inputs(const struct options *options,
         error = fail_usage("ready-timeout", "0", "would end it at once",
                            "give a longer duration", f);
     s->ready_ms = ready;
-    s->env = ret->env;
     s->workdir = options_get(options, "workdir");
     s->user = options_get(options, "user");
     return error;
@@ -394,17 +381,17 @@ int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f)
 {
     struct trial_spec *s = &ret->spec;
-    int error = run_options_read_inputs(options, ret, f);
+    int error = 0;
 
     s->no_agent = options_has(options, "no-agent");
-    if (error == 0 && s->no_agent)
+    if (s->no_agent)
         error = check_no_agent(options, f);
-    else if (error == 0 && options->positional_count > 0)
+    else if (options->positional_count > 0)
         error = read_command(options, ret, f);
     if (error == 0)
-        error = read_limits(options, s, f);
+        error = run_options_read_inputs(options, ret, f);
     if (error == 0)
-        error = read_result_options(options, ret, f);
+        error = read_limits(options, s, f);
     s->tty = options_has(options, "tty");
     if (s->tty || options_has(options, "interactive"))
         s->stdin_fd = STDIN_FILENO;

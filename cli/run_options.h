@@ -25,15 +25,19 @@ struct run_options {
     size_t default_count;
     struct trial_file files[TRIAL_FILES_MAX];
     char *file_names[TRIAL_FILES_MAX]; /* "SRC\0DST" copies */
-    const char *json;                  /* FILE, "-" or NULL */
-    const char *events;                /* FILE or NULL */
+    const char *json;   /* FILE, "-" or NULL; this and below: results_open */
+    const char *events; /* FILE or NULL */
     bool exit_code_json;
 };
 
+/* Nothing read yet; where output goes is results_open's to say. */
+void run_options_init(struct run_options *run);
+
 /*
- * Reads everything but the image's defaults; spec.timeout_ms is kept where the
- * options say nothing, and spec.argv is NULL without a command. On failure 0
- * is not returned, *f is filled, and run_options_fini is still to be called.
+ * Reads everything but where results go, and the image's defaults;
+ * spec.timeout_ms is kept where the options say nothing, and spec.argv is NULL
+ * without a command. On failure 0 is not returned, *f is filled, and
+ * run_options_fini is still to be called.
  */
 int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f) __attribute__((warn_unused_result));

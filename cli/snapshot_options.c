@@ -158,13 +158,15 @@ static int read_pinned(const struct options *options,
 
 /* ---- opening ---- */
 
-static int open_send(const char *path, int *ret_fd, struct failure *f)
+static int open_send(const char *path, struct snapshot_source *source,
+                     struct failure *f)
 {
     struct stat st;
     int fd;
 
     if (!strcmp(path, "-")) {
-        *ret_fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+        source->send_fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+        source->send_start = lseek(source->send_fd, 0, SEEK_CUR);
         return 0;
     }
     fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -177,7 +179,7 @@ static int open_send(const char *path, int *ret_fd, struct failure *f)
                     "cannot send %s: %s", path, strerror(errno));
         return -EINVAL;
     }
-    *ret_fd = fd;
+    source->send_fd = fd;
     return 0;
 }
 
@@ -209,7 +211,7 @@ static int read_workload(const struct options *options, bool has_command,
         return -EINVAL;
     }
     source->restore.send = true;
-    return file ? open_send(file, &source->send_fd, f) : 0;
+    return file ? open_send(file, source, f) : 0;
 }
 
 /* --image and --disk say what the user takes the snapshot for. */

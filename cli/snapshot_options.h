@@ -13,8 +13,9 @@ extern const struct option_group SNAPSHOT_OPTIONS;
 struct snapshot_source {
     struct snapshot *snapshot; /* owned; NULL: the machine boots */
     struct trial_restore restore;
-    int send_fd;   /* owned: --send's file; -1: none */
-    bool in_place; /* --reset in-place */
+    int send_fd;      /* owned: --send's file; -1: none */
+    off_t send_start; /* where its input begins */
+    bool in_place;    /* --reset in-place */
 };
 
 /* Nothing opened. */

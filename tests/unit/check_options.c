@@ -85,7 +85,7 @@ START_TEST(test_image_defaults)
     char *env[] = {path, shell, NULL};
     const struct image image = {.env = env, .user = user, .workdir = workdir};
 
-    memset(&run, 0, sizeof(run));
+    run_options_init(&run);
     ck_assert_int_eq(parse(&VERB_RUN, "-e SHELL=mine -w / -- true"), 0);
     ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
     ck_assert_int_eq(run_options_add_image(&run, &image, &failure), 0);
@@ -113,7 +113,7 @@ START_TEST(test_image_env_max)
         snprintf(names[i], sizeof(names[i]), "N%u=1", i);
         env[i] = names[i];
     }
-    memset(&run, 0, sizeof(run));
+    run_options_init(&run);
     ck_assert_int_eq(parse(&VERB_RUN, "-- true"), 0);
     ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
     ck_assert_int_eq(run_options_add_image(&run, &image, &failure), -EINVAL);
@@ -121,7 +121,7 @@ START_TEST(test_image_env_max)
     run_options_fini(&run);
 
     env[RUN_ENV_MAX] = NULL;
-    memset(&run, 0, sizeof(run));
+    run_options_init(&run);
     ck_assert_int_eq(run_options_read(&options, &run, &failure), 0);
     ck_assert_int_eq(run_options_add_image(&run, &image, &failure), 0);
     ck_assert_str_eq(run.env[RUN_ENV_MAX - 1], names[RUN_ENV_MAX - 1]);
