@@ -13,7 +13,6 @@
 #include "cli/results.h"
 #include "cli/run_options.h"
 #include "trial/live.h"
-#include "trial/result.h"
 
 static const struct option_spec SPECS[] = {
     {"timeout", 0, "DURATION", false,
@@ -125,25 +124,6 @@ static int prepare(struct exec *x, struct failure *f)
     return ret;
 }
 
-/* The machine's part of the result is what its record says. */
-static char *make_line(struct exec *x)
-{
-    const struct machine_record *r = &x->live.record;
-    struct machine_spec machine;
-    char *line;
-
-    machine_spec_init(&machine);
-    if (x->opened) {
-        machine.memory_bytes = r->memory_bytes;
-        machine.cpu_count = r->cpu_count;
-        machine.disk_limit = r->disk_limit;
-        x->opts.spec.live = r;
-    }
-    line = result_to_json(&x->result, &x->opts.spec, &machine, NULL);
-    machine_spec_fini(&machine);
-    return line;
-}
-
 static void exec_free(struct exec *x)
 {
     results_close(&x->results, &x->opts);
@@ -180,7 +160,8 @@ static int exec_main(const struct verb *verb, int argc, char **argv)
     else
         results_never_ran(&x->result, ret, &f);
     console_restore(&x->console);
-    line = make_line(x);
+    line = results_live_line(&x->result, &x->opts.spec,
+                             x->opened ? &x->live.record : NULL);
     status = results_finish(&x->results, &x->opts, &x->result, line);
     free(line);
     exec_free(x);

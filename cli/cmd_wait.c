@@ -44,6 +44,50 @@ static int copy_result(const struct live *live, int to, struct failure *f)
     return ret;
 }
 
+/*
+ * Of a machine whose keeper was killed there is no line, but this is known: it
+ * was there, and nobody can say how it ended.
+ */
+static char *dead_line(const struct machine_record *record)
+{
+    struct run_options *opts = malloc(sizeof(*opts));
+    struct trial_result *r = calloc(1, sizeof(*r));
+    char *line = NULL;
+
+    if (opts && r) {
+        run_options_init(opts);
+        failure_set(
+            &r->failure, "keeper_died", record->name, "microsbx rm removes it",
+            "the machine %s is dead: its keeper was killed", record->name);
+        r->started_at = (double)record->created_at;
+        r->facts.workload_may_run = true;
+        r->facts.host_failed = true;
+        r->facts.cause = r->failure.code;
+        r->outcome = outcome_decide(&r->facts);
+        line = results_live_line(r, &opts->spec, record);
+        run_options_fini(opts);
+    }
+    free(opts);
+    free(r);
+    return line;
+}
+
+static int write_dead(const struct machine_record *record, int to,
+                      struct failure *f)
+{
+    char *line = dead_line(record);
+    int ret = line ? io_write_full(to, line, strlen(line)) : -ENOMEM;
+
+    if (ret == 0)
+        ret = io_write_full(to, "\n", 1);
+    if (ret != 0)
+        failure_set(f, "output_failed", record->name, NULL,
+                    "cannot write the result of the machine %s: %s",
+                    record->name, strerror(-ret));
+    free(line);
+    return ret;
+}
+
 static int wait_for(struct live *live, struct failure *f)
 {
     int ret = 0;
@@ -69,7 +113,8 @@ static int finish(const struct verb *verb, const struct live *live,
     if (json && strcmp(json, "-") != 0)
         ret = results_create("json", json, &fd, &f);
     if (ret == 0 && json)
-        ret = copy_result(live, fd, &f);
+        ret = r->state == MACHINE_DEAD ? write_dead(r, fd, &f)
+                                       : copy_result(live, fd, &f);
     if (fd != STDOUT_FILENO)
         io_close(&fd);
     if (ret != 0)
@@ -119,7 +164,9 @@ const struct verb VERB_WAIT = {
         "Waits for the machine's end (of its own command, if it has one) and "
         "exits as run would have: with the command's status, 124 when its "
         "time was over (--timeout or --ttl), 130 when it was stopped or "
-        "killed, 137 otherwise. A machine that has ended is not waited for.",
+        "killed, 137 otherwise. Of a machine whose keeper was killed the "
+        "result "
+        "is infra_unknown. A machine that has ended is not waited for.",
     .example = "  microsbx run -d --name job --image base -- sleep 60\n"
                "  microsbx wait --json result.json job\n",
     .groups = {&OPTIONS, NULL},

@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "trial/result.h"
 
 void results_init(struct results *r, const struct verb *verb)
 {
@@ -152,6 +153,25 @@ void results_never_ran(struct trial_result *ret_result, int error,
     r->facts.cancelled = error == -ECANCELED;
     r->facts.cause = r->facts.cancelled ? "signal" : r->failure.code;
     r->outcome = outcome_decide(&r->facts);
+}
+
+char *results_live_line(const struct trial_result *result,
+                        struct trial_spec *spec,
+                        const struct machine_record *record)
+{
+    struct machine_spec machine;
+    char *line;
+
+    machine_spec_init(&machine);
+    if (record) {
+        machine.memory_bytes = record->memory_bytes;
+        machine.cpu_count = record->cpu_count;
+        machine.disk_limit = record->disk_limit;
+        spec->live = record;
+    }
+    line = result_to_json(result, spec, &machine, NULL);
+    machine_spec_fini(&machine);
+    return line;
 }
 
 /* What a person should know that the exit status does not say. */

@@ -8,6 +8,7 @@
 
 #include "cli/cli.h"
 #include "cli/run_options.h"
+#include "trial/machine_record.h"
 #include "trial/trial.h"
 
 struct results {
@@ -53,6 +54,15 @@ int results_create(const char *option, const char *path, int *ret_fd,
  */
 void results_never_ran(struct trial_result *ret_result, int error,
                        const struct failure *f);
+
+/*
+ * The line of JSON about a long-lived machine, whose part of the result is what
+ * its record says (NULL: there is none), set as spec->live. For the caller to
+ * free; NULL if memory is short.
+ */
+char *results_live_line(const struct trial_result *result,
+                        struct trial_spec *spec,
+                        const struct machine_record *record);
 
 /*
  * Tells the person, writes the line (NULL: out of memory) if one is wanted;
