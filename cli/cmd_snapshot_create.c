@@ -127,6 +127,7 @@ static int fail_usage(const char *option, const char *why, const char *remedy,
 
 static int check_options(const struct options *options, struct failure *f)
 {
+    static const char *const PLACES[] = {"parents", "base", NULL};
     const bool no_agent = options_has(options, "no-agent");
 
     if (options->positional_count > 0) {
@@ -147,6 +148,10 @@ static int check_options(const struct options *options, struct failure *f)
         return fail_usage("no-agent", "needs --warmup-ready LINE",
                           "say which line of the console tells when to freeze",
                           f);
+    for (const char *const *name = PLACES; *name; name++) {
+        if (options_has(options, *name) && !options_has(options, "from"))
+            return fail_usage(*name, "needs --from BASE", "leave it out", f);
+    }
     return 0;
 }
 
@@ -194,6 +199,7 @@ static int open_parent(struct create *c, struct failure *f)
             return fail_usage(*name, "does not go with --from, which fixes it",
                               "leave out one of the two", f);
     }
+    snapshot_places_read(&c->options, &c->places, &open_options);
     ret = snapshot_open(base, &open_options, &c->parent, f);
     if (ret == 0 && c->freeze.pinned && !c->parent->manifest.hide_rdrand)
         ret = fail_usage("pinnable", "needs a base that is pinnable", NULL, f);
@@ -236,6 +242,7 @@ static int begin_snapshot(struct create *c, struct failure *f)
 {
     const struct snapshot_writer_options writer_options = {
         .parent = c->parent,
+        .parents = c->places.parents,
         .without_base = options_has(&c->options, "without-base"),
         .cancelled = was_cancelled,
         .ctx = c,
