@@ -89,8 +89,12 @@ int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
 bool cli_signal_pending(int fd)
 {
     struct pollfd p = {.fd = fd, .events = POLLIN};
+    sigset_t set;
 
-    return poll(&p, 1, 0) > 0;
+    /* A new size of the window is no reason to end. */
+    return poll(&p, 1, 0) > 0 && sigpending(&set) == 0 &&
+           (sigismember(&set, SIGINT) == 1 || sigismember(&set, SIGTERM) == 1 ||
+            sigismember(&set, SIGHUP) == 1);
 }
 
 void cli_show_console(const uint8_t *bytes, size_t len)

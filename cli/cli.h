@@ -66,7 +66,10 @@ int cli_fail(const struct verb *verb, const struct failure *failure);
 int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
     __attribute__((warn_unused_result));
 
-/* True if one of them has come; it stays to be read. */
+/*
+ * True if one of them has come that is to end this process (not SIGWINCH); it
+ * stays to be read.
+ */
 bool cli_signal_pending(int fd);
 
 /* The end of a guest's console to stderr, harmless for a terminal. */

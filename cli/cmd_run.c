@@ -182,6 +182,7 @@ static int prepare(struct run *run, struct failure *f)
     struct trial_spec *s = &run->opts.spec;
     int ret = read_options(run, f);
 
+    run->source.signal_fd = s->signal_fd;
     if (ret == 0)
         ret = snapshot_source_open(&run->options,
                                    s->argv != NULL || run->detach.wanted,

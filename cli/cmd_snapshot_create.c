@@ -190,7 +190,8 @@ static int open_parent(struct create *c, struct failure *f)
     static const char *const FIXED[] = {
         "image", "kernel", "initrd",   "append", "memory",       "cpus",
         "disk",  "vsock",  "platform", "config", "without-base", NULL};
-    struct snapshot_open_options open_options = {0};
+    struct snapshot_open_options open_options = {.cancelled = was_cancelled,
+                                                 .ctx = c};
     const char *base = options_get(&c->options, "from");
     int ret;
 

@@ -58,7 +58,7 @@ const struct option_group SNAPSHOT_OPTIONS = {"Snapshot options", SPECS};
 
 void snapshot_source_init(struct snapshot_source *source)
 {
-    *source = (struct snapshot_source){.send_fd = -1};
+    *source = (struct snapshot_source){.send_fd = -1, .signal_fd = -1};
 }
 
 void snapshot_source_fini(struct snapshot_source *source)
@@ -289,11 +289,19 @@ static int check_manifest(const struct options *options,
     return 0;
 }
 
+static bool was_cancelled(void *ctx)
+{
+    const struct snapshot_source *source = ctx;
+
+    return cli_signal_pending(source->signal_fd);
+}
+
 int snapshot_source_open(const struct options *options, bool has_command,
                          struct machine_spec *spec,
-                         struct snapshot_source *ret_source, struct failure *f)
+                         struct snapshot_source *source, struct failure *f)
 {
-    struct snapshot_open_options open_options = {0};
+    struct snapshot_open_options open_options = {.cancelled = was_cancelled,
+                                                 .ctx = source};
     const char *dir = options_get(options, "snapshot");
     const char *reset = options_get(options, "reset");
     struct snapshot_places places;
@@ -306,9 +314,9 @@ int snapshot_source_open(const struct options *options, bool has_command,
         strcmp(reset, "in-place") != 0)
         ret = fail_option("reset", "use process or in-place", f,
                           "has no such value");
-    ret_source->in_place = reset && !strcmp(reset, "in-place");
+    source->in_place = reset && !strcmp(reset, "in-place");
     if (ret == 0)
-        ret = read_pinned(options, &ret_source->restore, f);
+        ret = read_pinned(options, &source->restore, f);
     if (ret == 0)
         ret = snapshot_check_read(options, &open_options.check, f);
     /* The monitor proves memory and registers; the disks are the check's. */
@@ -320,17 +328,17 @@ int snapshot_source_open(const struct options *options, bool has_command,
     if (ret != 0)
         return ret;
     snapshot_places_read(options, &places, &open_options);
-    ret = snapshot_open(dir, &open_options, &ret_source->snapshot, f);
+    ret = snapshot_open(dir, &open_options, &source->snapshot, f);
     if (ret != 0)
         return ret;
-    ret_source->restore.snapshot = ret_source->snapshot;
-    ret_source->restore.prove = options_has(options, "prove");
-    ret = check_manifest(options, ret_source, f);
+    source->restore.snapshot = source->snapshot;
+    source->restore.prove = options_has(options, "prove");
+    ret = check_manifest(options, source, f);
     if (ret == 0)
-        ret = read_workload(options, has_command, ret_source, f);
+        ret = read_workload(options, has_command, source, f);
     if (ret == 0)
-        ret = check_request(spec, ret_source->snapshot, f);
-    fill_spec(options, &ret_source->snapshot->manifest, spec);
+        ret = check_request(spec, source->snapshot, f);
+    fill_spec(options, &source->snapshot->manifest, spec);
     return ret;
 }
 

@@ -16,6 +16,7 @@ struct snapshot_source {
     int send_fd;      /* owned: --send's file; -1: none */
     off_t send_start; /* where its input begins */
     bool in_place;    /* --reset in-place */
+    int signal_fd;    /* borrowed: what ends the check of it; -1: nothing */
 };
 
 /* Nothing opened. */
@@ -26,12 +27,13 @@ void snapshot_source_fini(struct snapshot_source *source);
 /*
  * Opens and checks what --snapshot names; without it, only refuses the options
  * that need it. spec: the machine options as read; what the snapshot fixes
- * (memory, CPUs, limits) is filled in. has_command: there is a COMMAND. 0, or a
+ * (memory, CPUs, limits) is filled in. has_command: there is a COMMAND. A
+ * signal (source->signal_fd, set before) ends the check: -ECANCELED. 0, or a
  * negative errno with *f filled.
  */
 int snapshot_source_open(const struct options *options, bool has_command,
                          struct machine_spec *spec,
-                         struct snapshot_source *ret_source, struct failure *f)
+                         struct snapshot_source *source, struct failure *f)
     __attribute__((warn_unused_result));
 
 /* Can this host restore it? kvm_fd is borrowed. */

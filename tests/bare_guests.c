@@ -65,7 +65,8 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(dirty_20000) \
     X(ready) \
     X(ready_counts) \
-    X(ready_fills)
+    X(ready_fills) \
+    X(ready_again)
 /* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];

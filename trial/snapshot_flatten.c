@@ -56,6 +56,7 @@ struct layer {
     uint64_t unit;  /* bytes of one */
     uint64_t start; /* offset of the first, in both files */
     uint64_t end;   /* of the files: the last unit may be shorter */
+    const struct sparse_cancel *cancel;
 };
 
 /* Nothing but zeros from here to there; a hole where that can be. */
@@ -83,7 +84,9 @@ static int copy_range(const struct layer *l, uint64_t start, uint64_t end,
 
     while (ret == 0 && start < end) {
         size_t len = (size_t)num_min(end - start, SPARSE_BUFFER);
-        ssize_t n = io_pread_full(l->from, buf, len, start);
+        ssize_t n = sparse_cancelled(l->cancel)
+                        ? -ECANCELED
+                        : io_pread_full(l->from, buf, len, start);
 
         if (n < 0)
             return (int)n;
@@ -141,7 +144,8 @@ static int read_map(const struct snapshot_member *member, const char *name,
 
 /* ---- memory ------------------------------------------------------------- */
 
-static int lay_memory(const struct snapshot_member *member, int to)
+static int lay_memory(const struct snapshot_member *member, int to,
+                      const struct sparse_cancel *cancel)
 {
     uint64_t bytes = member->manifest.memory_bytes;
     uint8_t *bits = NULL;
@@ -155,6 +159,7 @@ static int lay_memory(const struct snapshot_member *member, int to)
             .units = bytes / SNAPSHOT_PAGE,
             .unit = SNAPSHOT_PAGE,
             .end = bytes,
+            .cancel = cancel,
         };
 
         ret = lay_over(&layer);
@@ -167,10 +172,10 @@ static int flatten_memory(const struct snapshot_watch *watch, int to)
 {
     const struct snapshot_member *oldest = &watch->chain[watch->depth - 1];
     int ret = sparse_copy(snapshot_member_fd(oldest, "memory"), to,
-                          oldest->manifest.memory_bytes, NULL);
+                          oldest->manifest.memory_bytes, &watch->cancel);
 
     for (unsigned i = watch->depth - 1; ret == 0 && i-- > 0;)
-        ret = lay_memory(&watch->chain[i], to);
+        ret = lay_memory(&watch->chain[i], to, &watch->cancel);
     return ret;
 }
 
@@ -181,6 +186,7 @@ struct flat {
     int fd;
     struct cow_format format;
     uint8_t *bits; /* present clusters; owned */
+    const struct sparse_cancel *cancel;
 };
 
 static int lay_units(const struct flat *flat, int from, const uint8_t *bits)
@@ -193,6 +199,7 @@ static int lay_units(const struct flat *flat, int from, const uint8_t *bits)
         .unit = COW_FORMAT_CLUSTER,
         .start = flat->format.data_start,
         .end = flat->format.file_len,
+        .cancel = flat->cancel,
     };
 
     return lay_over(&layer);
@@ -254,14 +261,14 @@ static int flatten_disk(const struct snapshot_watch *watch, uint32_t disk,
     int from = snapshot_member_fd(
         oldest, snapshot_disk_file_name(d->id, SNAPSHOT_DISK_COW).text);
     struct snapshot_cow cow;
-    struct flat flat = {.fd = to};
+    struct flat flat = {.fd = to, .cancel = &watch->cancel};
     int ret = snapshot_cow_load(from, d->bytes, &cow);
 
     if (ret != 0)
         return ret;
     flat.format = cow.format;
     flat.bits = cow.bits;
-    ret = sparse_copy(from, to, cow.format.file_len, NULL);
+    ret = sparse_copy(from, to, cow.format.file_len, &watch->cancel);
     for (unsigned i = watch->depth - 1; ret == 0 && i-- > 0;)
         ret = lay_disk(&watch->chain[i], d, &flat);
     snapshot_cow_fini(&cow);
@@ -293,6 +300,11 @@ static int fail_flatten(const struct snapshot_watch *watch, int error,
 {
     const char *dir = watch->chain[0].dir;
 
+    if (error == -ECANCELED)
+        return snapshot_fail(f, error, "cancelled", dir,
+                             "putting the snapshot %s and its parents together "
+                             "was interrupted",
+                             dir);
     if (error == -EBADMSG || error == -ENODATA)
         return snapshot_fail(f, -EBADMSG, "snapshot_damaged", dir,
                              "the snapshot %s is damaged: it and its parents "

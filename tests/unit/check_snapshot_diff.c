@@ -59,6 +59,43 @@ static void make_from(const char *name, const char *parent)
     ck_assert_msg(ret == 0, "%s: %s", f.code, f.message);
 }
 
+static bool after_some(void *ctx)
+{
+    int *left = ctx;
+
+    return --*left < 0;
+}
+
+/* Nobody waits for a chain to be put together who no longer wants it. */
+START_TEST(flattening_can_be_interrupted)
+{
+    int asked = 0;
+
+    for (uint64_t page = 0; page < 2048; page++)
+        snapshot_rig_page(&rig, page, 77);
+    make_from("s/b", "s/a");
+    for (int n = 0;; n++) {
+        int left = n;
+        const struct snapshot_open_options options = {.check =
+                                                          SNAPSHOT_CHECK_NONE,
+                                                      .cancelled = after_some,
+                                                      .ctx = &left};
+        struct snapshot *s = NULL;
+        struct failure f = {.code = ""};
+        int ret = snapshot_open(path_of("s/b"), &options, &s, &f);
+
+        asked = n;
+        snapshot_close(s);
+        if (ret == 0)
+            break;
+        ck_assert_int_eq(ret, -ECANCELED);
+        ck_assert_str_eq(f.code, "cancelled");
+    }
+    /* At least for each MiB that the diff has. */
+    ck_assert_int_ge(asked, 8);
+}
+END_TEST
+
 /* The snapshot is the machine as it is now. */
 static void must_hold(const char *name)
 {
@@ -498,6 +535,7 @@ END_TEST
 static void add_tests(TCase *tc)
 {
     tcase_add_test(tc, only_changes_are_stored);
+    tcase_add_test(tc, flattening_can_be_interrupted);
     tcase_add_test(tc, no_change_no_pages);
     tcase_add_test(tc, dropped_cluster_is_gone);
     tcase_add_test(tc, base_and_diffs_are_the_whole);
