@@ -193,8 +193,24 @@ static void play_run(const char *mode)
         _exit(3);
 }
 
-/* Runs every command at once and never moves a file. */
-static void play_agent(int fd)
+/* The answer to a request for a file, by mode; none if it says nothing. */
+static void put_file(struct proto_writer *w, uint32_t id, const char *mode)
+{
+    struct proto_file_done done = {.err = 0};
+
+    if (strstr(mode, "bytes")) {
+        proto_put_data(w, id, PROTO_FILE, "ne", 2);
+        proto_put_data(w, id, PROTO_FILE, "w", 1);
+        done.bytes = 3;
+    }
+    if (strstr(mode, "fails"))
+        done = (struct proto_file_done){.err = ENOENT};
+    if (strstr(mode, "file"))
+        proto_put_file_done(w, id, &done);
+}
+
+/* Runs every command at once, and gives files by mode; takes none. */
+static void play_agent(int fd, const char *mode)
 {
     static uint8_t out[PROTO_FRAME_MAX];
     static struct proto_inbox in;
@@ -221,11 +237,13 @@ static void play_agent(int fd)
             _exit(0);
         proto_inbox_add(&in, (size_t)n);
         while (proto_inbox_next(&in, &header, &payload) > 0) {
-            if (header.type != PROTO_EXEC_STRINGS)
-                continue;
             proto_writer_init(&w, out, sizeof(out));
-            proto_put_empty(&w, PROTO_EXEC_STARTED, header.id);
-            proto_put_exec_exit(&w, header.id, &status);
+            if (header.type == PROTO_FILE_READ)
+                put_file(&w, header.id, mode);
+            if (header.type == PROTO_EXEC_STRINGS) {
+                proto_put_empty(&w, PROTO_EXEC_STARTED, header.id);
+                proto_put_exec_exit(&w, header.id, &status);
+            }
             if (write(fd, out, w.used) != (ssize_t)w.used)
                 _exit(97);
         }
@@ -233,14 +251,14 @@ static void play_agent(int fd)
 }
 
 /* A machine with such an agent, in a process of its own; STOP ends it. */
-static void play_machine(struct msg *m)
+static void play_machine(struct msg *m, const char *mode)
 {
     uint8_t now[8] = {0};
 
     send_message(MONITOR_RUNNING, now, sizeof(now));
     while (msg_receive(SOCK, m) == 1) {
         if (m->type == MONITOR_VSOCK_CLIENT && fork() == 0)
-            play_agent(m->fds[0]);
+            play_agent(m->fds[0], mode);
         msg_close_fds(m);
         if (m->type == MONITOR_STOP) {
             send_exit(0);
@@ -404,8 +422,8 @@ static void __attribute__((noreturn)) play(void)
             play_build(mode);
         else if (m.type >= MONITOR_PAUSE && m.type <= MONITOR_ROLLBACK)
             play_order(mode, &m);
-        else if (m.type == MONITOR_START && !strcmp(mode, "machine"))
-            play_machine(&m);
+        else if (m.type == MONITOR_START && !strncmp(mode, "machine", 7))
+            play_machine(&m, mode);
         else if (m.type == MONITOR_START && !strncmp(mode, "trial", 5))
             play_trial(mode);
         else if (m.type == MONITOR_START)
@@ -801,6 +819,53 @@ END_TEST
 static const char *const probes[] = {"exit",    "ready",        "one byte",
                                      "type 71", "lying length", "error 2"};
 
+/* What is at a fetched file's place before and after; NULL: no file. */
+static const struct {
+    const char *mode, *before, *after;
+    bool fetched;
+} fetches[] = {
+    {"machine file bytes", "a longer text", "new", true},
+    {"machine file bytes", "", "new", true},
+    {"machine file bytes", NULL, "new", true},
+    {"machine file", "a longer text", "", true},
+    {"machine file", NULL, "", true},
+    {"machine file fails", "a longer text", "a longer text", false},
+    {"machine file fails", NULL, NULL, false},
+    {"machine file fails bytes", "a longer text", NULL, false},
+    {"machine file fails bytes", NULL, NULL, false},
+    {"machine", "a longer text", "a longer text", false},
+    {"machine bytes", "a longer text", NULL, false},
+};
+
+/* What was there stays, unless the guest gave something for its place. */
+START_TEST(test_fetched_file)
+{
+    const char *before = fetches[_i].before, *after = fetches[_i].after;
+    char dst[200], text[64] = "";
+    struct trial_file get = {true, "p", dst};
+    int fd;
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    if (before) {
+        fd = open(dst, O_WRONLY | O_CREAT, 0600);
+        ck_assert_int_eq(write(fd, before, strlen(before)),
+                         (ssize_t)strlen(before));
+        close(fd);
+    }
+    run_trial(fetches[_i].mode, &get, false);
+    ck_assert_int_eq(result.files[0].status == TRIAL_FILE_OK,
+                     fetches[_i].fetched);
+    fd = open(dst, O_RDONLY);
+    ck_assert_int_eq(fd >= 0, after != NULL);
+    if (after) {
+        ck_assert_int_ge(read(fd, text, sizeof(text) - 1), 0);
+        ck_assert_str_eq(text, after);
+        close(fd);
+        unlink(dst);
+    }
+}
+END_TEST
+
 START_TEST(test_probe_lies)
 {
     struct monitor_probe probe;
@@ -1094,6 +1159,8 @@ int main(int argc, char **argv)
     tcase_add_loop_test(t, test_bare_trial, 0,
                         (int)(sizeof(bares) / sizeof(bares[0])));
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
+    tcase_add_loop_test(t, test_fetched_file, 0,
+                        (int)(sizeof(fetches) / sizeof(fetches[0])));
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,
                         (int)(sizeof(probes) / sizeof(probes[0])));
