@@ -270,6 +270,8 @@ void runner_reap_monitor(struct runner *r)
 
     if (!r->result->has_stats || end.exited || is_killed_outside(&end))
         return;
+    if (r->facts->monitor_fault && end.killed_here)
+        return; /* that it hung as well is the lesser news */
     r->facts->monitor_fault = true;
     r->facts->cause = fault_cause(&end);
 }
