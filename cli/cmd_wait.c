@@ -165,8 +165,7 @@ const struct verb VERB_WAIT = {
         "exits as run would have: with the command's status, 124 when its "
         "time was over (--timeout or --ttl), 130 when it was stopped or "
         "killed, 137 otherwise. Of a machine whose keeper was killed the "
-        "result "
-        "is infra_unknown. A machine that has ended is not waited for.",
+        "result is infra_unknown. A machine that has ended is not waited for.",
     .example = "  microsbx run -d --name job --image base -- sleep 60\n"
                "  microsbx wait --json result.json job\n",
     .groups = {&OPTIONS, NULL},
