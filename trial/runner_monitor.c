@@ -263,15 +263,16 @@ void runner_blame_kept(struct runner *r)
         on_monitor_gone(r);
 }
 
-/* A word of farewell does not excuse a monitor that then crashes. */
+/*
+ * A word of farewell does not excuse a monitor that then crashes. One that had
+ * to be killed is no fault of its own: to free much memory may take that long.
+ */
 void runner_reap_monitor(struct runner *r)
 {
     struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
 
-    if (!r->result->has_stats || end.exited || is_killed_outside(&end))
+    if (!r->result->has_stats || end.exited || end.signal == SIGKILL)
         return;
-    if (r->facts->monitor_fault && end.killed_here)
-        return; /* that it hung as well is the lesser news */
     r->facts->monitor_fault = true;
     r->facts->cause = fault_cause(&end);
 }
