@@ -28,8 +28,9 @@
 
 /* ---- removing ----------------------------------------------------------- */
 
-/* All that a snapshot's folder can hold is files. */
-static void empty_folder(int dir_fd)
+/* Calls `take` with the name of each entry of a folder, as far as it can. */
+static void for_each_entry(int dir_fd,
+                           void (*take)(int dir_fd, const char *name))
 {
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -41,15 +42,21 @@ static void empty_folder(int dir_fd)
     }
     while ((entry = readdir(dir)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            (void)unlinkat(dir_fd, entry->d_name, 0);
+            take(dir_fd, entry->d_name);
     closedir(dir);
+}
+
+/* All that a snapshot's folder can hold is files. */
+static void remove_file(int dir_fd, const char *name)
+{
+    (void)unlinkat(dir_fd, name, 0);
 }
 
 void snapshot_hidden_remove(struct snapshot_stage *stage)
 {
     if (stage->temp[0]) {
         if (stage->dir_fd >= 0)
-            empty_folder(stage->dir_fd);
+            for_each_entry(stage->dir_fd, remove_file);
         (void)unlinkat(stage->folder_fd, stage->temp, AT_REMOVEDIR);
         stage->temp[0] = '\0';
     }
@@ -68,13 +75,16 @@ static bool is_hidden_name(const char *name)
 /* Removes a hidden folder of ours if nobody holds its lock. */
 static void remove_abandoned(int folder_fd, const char *name)
 {
-    int fd = openat(folder_fd, name,
-                    O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     struct stat st;
+    int fd;
 
+    if (!is_hidden_name(name))
+        return;
+    fd = openat(folder_fd, name,
+                O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() &&
         flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        empty_folder(fd);
+        for_each_entry(fd, remove_file);
         (void)unlinkat(folder_fd, name, AT_REMOVEDIR);
     }
     io_close(&fd);
@@ -82,18 +92,7 @@ static void remove_abandoned(int folder_fd, const char *name)
 
 void snapshot_hidden_sweep(int folder_fd)
 {
-    int fd = openat(folder_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
-    const struct dirent *entry;
-
-    if (!dir) {
-        io_close(&fd);
-        return;
-    }
-    while ((entry = readdir(dir)) != NULL)
-        if (is_hidden_name(entry->d_name))
-            remove_abandoned(folder_fd, entry->d_name);
-    closedir(dir);
+    for_each_entry(folder_fd, remove_abandoned);
 }
 
 /* ---- making ------------------------------------------------------------- */

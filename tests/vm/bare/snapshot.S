@@ -487,6 +487,21 @@ END_GUEST rng_queue
     .set SECTOR, BUFFER + 0x200 /* its data */
     .set STEPS, 40
 
+    /* The descriptors of all requests. */
+    .macro SETUP_REQUEST
+    movl $DESC, %esi
+    movq $HEADER, (%rsi)
+    movl $16, 8(%rsi)
+    movw $1, 12(%rsi) /* next */
+    movw $1, 14(%rsi)
+    movq $SECTOR, 16(%rsi)
+    movl $512, 16 + 8(%rsi)
+    movw $2, 16 + 14(%rsi)
+    movq $DONE, 32(%rsi)
+    movl $1, 32 + 8(%rsi)
+    movw $2, 32 + 12(%rsi) /* writable */
+    .endm
+
     /* One request: of a type, for the sector in edx, data writable or not. */
     .macro REQUEST type, flags
     movl $HEADER, %ecx
@@ -512,17 +527,7 @@ GUEST disk_script
     SETUP_QUEUE
     cmpl $0xf, 0x70(%rdi)
     jne 9f
-    movl $DESC, %esi
-    movq $HEADER, (%rsi)
-    movl $16, 8(%rsi)
-    movw $1, 12(%rsi) /* next */
-    movw $1, 14(%rsi)
-    movq $SECTOR, 16(%rsi)
-    movl $512, 16 + 8(%rsi)
-    movw $2, 16 + 14(%rsi)
-    movq $DONE, 32(%rsi)
-    movl $1, 32 + 8(%rsi)
-    movw $2, 32 + 12(%rsi) /* writable */
+    SETUP_REQUEST
     movl $AVAIL, %esi
     movl $USED, %ebp
     xorl %ebx, %ebx
@@ -654,17 +659,7 @@ END_GUEST ready_counts
  */
 GUEST ready_fills
     SETUP_QUEUE
-    movl $DESC, %esi
-    movq $HEADER, (%rsi)
-    movl $16, 8(%rsi)
-    movw $1, 12(%rsi) /* next */
-    movw $1, 14(%rsi)
-    movq $SECTOR, 16(%rsi)
-    movl $512, 16 + 8(%rsi)
-    movw $2, 16 + 14(%rsi)
-    movq $DONE, 32(%rsi)
-    movl $1, 32 + 8(%rsi)
-    movw $2, 32 + 12(%rsi) /* writable */
+    SETUP_REQUEST
     SAY_READY
     rdtsc
     movl %eax, %ebx
