@@ -28,6 +28,7 @@
 #define DEFAULTS_MAX 5u   /* variables the agent adds */
 #define NOFILE_SOFT 1024u /* what programs that loop over all fds expect */
 #define NOFILE_HARD 65536u
+#define TERMINAL_MODE 0620 /* of the user, and of those who may write to it */
 
 /*
  * What a root workload keeps: acting as root towards its own files and
@@ -253,13 +254,25 @@ static int exec_program(const char *const *argv, const char *const *env)
     return denied ? EACCES : ENOENT;
 }
 
-/* A terminal of its own, owned by the user. */
-static int take_terminal(const struct user *user)
+/*
+ * The user owns what it reads and writes: /dev/stdin and its like open a pipe
+ * or terminal anew, and then its owner and mode count. A device that others
+ * use, too (/dev/null), is left alone.
+ */
+static int own_stdio(const struct user *user)
 {
-    if (ioctl(0, TIOCSCTTY, 0) < 0)
-        return -errno;
-    /* Not every terminal can be given away (a console): a wish. */
-    (void)!fchown(0, user->uid, (gid_t)-1);
+    for (int fd = 0; fd < 3; fd++) {
+        struct stat st;
+
+        if (fstat(fd, &st) < 0)
+            return -errno;
+        if (S_ISFIFO(st.st_mode) && fchown(fd, user->uid, user->gid) < 0)
+            return -errno;
+        /* Its group stays, who writes to terminals. Not every one can be
+           given away (a console): a wish. */
+        if (isatty(fd) && fchown(fd, user->uid, (gid_t)-1) == 0)
+            (void)!fchmod(fd, TERMINAL_MODE);
+    }
     return 0;
 }
 
@@ -302,8 +315,11 @@ static struct child_failure child_run(const struct child_exec *spec,
 
     if (ret == 0 && setsid() < 0)
         ret = -errno;
-    if (ret == 0 && (spec->flags & PROTO_EXEC_TTY))
-        ret = take_terminal(user);
+    if (ret == 0 && (spec->flags & PROTO_EXEC_TTY) &&
+        ioctl(0, TIOCSCTTY, 0) < 0)
+        ret = -errno;
+    if (ret == 0)
+        ret = own_stdio(user);
     if (ret == 0)
         ret = reset_process();
     if (ret == 0)

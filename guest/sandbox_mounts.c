@@ -49,6 +49,8 @@ static const char *const dev_links[][2] = {
     {"/proc/self/fd/2", "/dev/stderr"},
 };
 
+#define TTY_GROUP "5" /* of terminals, everywhere */
+
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
 /* A mount point; the image may lack it, or be read-only and have it. */
@@ -154,7 +156,8 @@ static int make_dev(const struct sandbox_config *config)
     }
     if (ret == 0)
         ret = mount_at("devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC,
-                       "newinstance,ptmxmode=0666,mode=620,max=256");
+                       "newinstance,ptmxmode=0666,mode=620,gid=" TTY_GROUP
+                       ",max=256");
     if (ret == 0)
         ret = mount_at("tmpfs", "/dev/shm", MS_NOSUID | MS_NODEV,
                        "mode=1777,size=50%");
