@@ -96,6 +96,14 @@ int units_parse_number(const char *text, uint64_t min, uint64_t max,
     return 0;
 }
 
+void units_format_duration(uint64_t ms, char *buf, size_t size)
+{
+    if (ms % 1000 == 0)
+        snprintf(buf, size, "%llu s", (unsigned long long)ms / 1000);
+    else
+        snprintf(buf, size, "%llu ms", (unsigned long long)ms);
+}
+
 void units_format_size(uint64_t bytes, char *buf, size_t size)
 {
     static const char *const NAMES[] = {"B", "KiB", "MiB", "GiB", "TiB"};

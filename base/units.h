@@ -25,6 +25,9 @@ int units_parse_duration(const char *text, uint64_t *ret_ms)
 int units_parse_number(const char *text, uint64_t min, uint64_t max,
                        uint64_t *ret_value) __attribute__((warn_unused_result));
 
+/* "180 s", "500 ms", "1500 ms" into buf: as exact as it was given. */
+void units_format_duration(uint64_t ms, char *buf, size_t size);
+
 /* "1.5 GiB", "64 KiB", "12 B" into buf. */
 void units_format_size(uint64_t bytes, char *buf, size_t size);
 

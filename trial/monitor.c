@@ -20,6 +20,7 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
+#include "base/num.h"
 #include "trial/monitor_handle.h"
 
 /* A slow host may take long to touch and load a large kernel. */
@@ -153,20 +154,38 @@ static void fail_gone(struct monitor *m, int error, struct failure *f)
                 "the monitor ended before the guest ran (%s)", how);
 }
 
+/* What to do about a kernel or an initrd: words, or how much memory it needs.
+ */
+static const char *boot_remedy(const struct monitor_error *e, const char *words,
+                               char *buf, size_t size)
+{
+    if (e->memory_needed == 0 || e->memory_needed > VM_MEMORY_MAX)
+        return words;
+    snprintf(
+        buf, size, "give it at least -m %lluM",
+        (unsigned long long)(num_align_up(e->memory_needed, VM_MEMORY_ALIGN) /
+                             MIB));
+    return buf;
+}
+
 /* What the user is told for each kind of refusal. */
 static void fail_refused(const struct monitor_error *e,
                          const struct monitor_names *names, struct failure *f)
 {
+    char remedy[64];
+
     switch (e->code) {
     case MONITOR_ERROR_KERNEL:
         failure_set(f, "kernel", names->kernel,
-                    "give an x86-64 vmlinux or bzImage",
+                    boot_remedy(e, "give an x86-64 vmlinux or bzImage", remedy,
+                                sizeof(remedy)),
                     "cannot boot the kernel %s: %s", names->kernel, e->text);
         break;
     case MONITOR_ERROR_INITRD:
-        failure_set(f, "initrd", names->initrd,
-                    "give more --memory or a smaller initrd",
-                    "cannot load the initrd %s: %s", names->initrd, e->text);
+        failure_set(
+            f, "initrd", names->initrd,
+            boot_remedy(e, "give a smaller initrd", remedy, sizeof(remedy)),
+            "cannot load the initrd %s: %s", names->initrd, e->text);
         break;
     case MONITOR_ERROR_MEMORY:
         failure_set(f, "memory", "guest memory", "give less --memory",

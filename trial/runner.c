@@ -16,6 +16,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "base/units.h"
 #include "trial/host.h"
 #include "trial/keeper_runner.h"
 
@@ -219,13 +220,13 @@ static void on_agent_lost(struct runner *r)
 static void on_file_timeout(struct runner *r)
 {
     const struct trial_file *file = &r->spec->files[r->file_index];
+    char limit[40];
 
     if (r->phase == RUNNER_PUT) {
+        units_format_duration(runner_file_ms(r), limit, sizeof(limit));
         runner_fail(r, "put_failed", file->src, "try a smaller file",
-                    "cannot put %s to %s: the guest did not take it within "
-                    "%llu ms",
-                    file->src, file->dst,
-                    (unsigned long long)runner_file_ms(r));
+                    "cannot put %s to %s: the guest did not take it within %s",
+                    file->src, file->dst, limit);
         return;
     }
     runner_time_out(r, "files");
@@ -233,12 +234,14 @@ static void on_file_timeout(struct runner *r)
 
 static void on_clock(struct runner *r, uint64_t now)
 {
+    char limit[40];
+
     if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
+        units_format_duration(r->spec->ready_ms, limit, sizeof(limit));
         runner_fail(r, "guest_silent", r->machine->kernel_path,
                     "microsbx boot with the same options shows its console; "
                     "microsbx doctor looks at this host",
-                    "the guest's agent did not answer within %llu s",
-                    (unsigned long long)(r->spec->ready_ms / 1000));
+                    "the guest's agent did not answer within %s", limit);
     } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
         if (r->phase == RUNNER_QUIESCE)
             runner_quiesce_late(r);

@@ -59,6 +59,7 @@ int monitor_error_encode(const struct monitor_error *e, void *buf, size_t size,
     state_put_u32(&w, (uint32_t)e->code);
     state_put_u32(&w, (uint32_t)e->error);
     state_put_u32(&w, e->disk);
+    state_put_u64(&w, e->memory_needed);
     state_put_string(&w, e->text);
     return writer_result(&w, ret_len);
 }
@@ -74,6 +75,7 @@ int monitor_error_decode(const void *buf, size_t len,
                                                MONITOR_ERROR_STATE);
     e.error = get_error(&r);
     e.disk = state_get_u32(&r);
+    e.memory_needed = state_get_u64(&r);
     state_get_string(&r, e.text, sizeof(e.text));
     if (state_reader_finish(&r) != 0 || e.disk >= VM_DISKS_MAX)
         return -EBADMSG;

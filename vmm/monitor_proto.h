@@ -116,6 +116,9 @@ struct monitor_error {
     enum monitor_error_code code;
     int32_t error; /* negative errno, or 0 */
     uint32_t disk; /* index, for MONITOR_ERROR_DISK */
+    /* For a kernel or an initrd: as many bytes of memory would hold it; 0: more
+     * memory would not help. */
+    uint64_t memory_needed;
     /* Why, as a clause in English without object or remedy, e.g. "the file is
      * truncated: section 3 ends beyond it"; the harness knows the path. */
     char text[MONITOR_TEXT_MAX + 1];

@@ -324,6 +324,37 @@ START_TEST(test_initrd_one_byte_too_large)
 }
 END_TEST
 
+/* How much memory would do is told where more memory helps. */
+START_TEST(test_memory_needed)
+{
+    setup_memory(32 * MIB);
+    use_bzimage(0x7fffffff, 2047);
+    use_initrd(64 * MIB);
+    ck_assert_int_eq(load(), -ENOSPC);
+    ck_assert_uint_eq(error.memory_needed, BZIMAGE_END + 64 * MIB);
+    close(config.initrd_fd);
+    close(config.kernel_fd);
+    use_bzimage((uint32_t)(BZIMAGE_END + 64 * MIB - 2), 2047);
+    use_initrd(64 * MIB); /* the kernel's own limit is one byte too low */
+    ck_assert_int_eq(load(), -ENOSPC);
+    ck_assert_uint_eq(error.memory_needed, 0);
+}
+END_TEST
+
+START_TEST(test_memory_needed_by_kernel)
+{
+    setup_memory(2 * MIB); /* the mini kernels lie above */
+    use_elf();
+    ck_assert_int_eq(load(), -ENOSPC);
+    ck_assert_int_eq(error.code, MONITOR_ERROR_KERNEL);
+    ck_assert_uint_eq(error.memory_needed, ELF_END);
+    use_initrd(PAGE + 1); /* would be missing next */
+    ck_assert_int_eq(load(), -ENOSPC);
+    ck_assert_int_eq(error.code, MONITOR_ERROR_KERNEL);
+    ck_assert_uint_eq(error.memory_needed, ELF_END + PAGE + 1);
+}
+END_TEST
+
 START_TEST(test_initrd_larger_than_4_gib)
 {
     setup_memory(5 * GIB);
@@ -472,6 +503,8 @@ static Suite *boot_suite(void)
     tcase_add_test(tcase, test_device_tree_is_setup_data);
     tcase_add_test(tcase, test_initrd_exact_fit);
     tcase_add_test(tcase, test_initrd_one_byte_too_large);
+    tcase_add_test(tcase, test_memory_needed);
+    tcase_add_test(tcase, test_memory_needed_by_kernel);
     tcase_add_test(tcase, test_initrd_larger_than_4_gib);
     tcase_add_test(tcase, test_initrd_below_the_kernels_limit);
     tcase_add_test(tcase, test_initrd_limit_below_the_kernel);

@@ -46,11 +46,12 @@ static void send_packet(const void *bytes, size_t len)
         _exit(99);
 }
 
-static void send_error(uint32_t code)
+static void send_error(uint32_t code, uint64_t memory_needed)
 {
     struct monitor_error e = {
         .code = (enum monitor_error_code)code,
         .disk = 1,
+        .memory_needed = memory_needed,
         .text = "the reason",
     };
     uint8_t buf[1024];
@@ -122,7 +123,7 @@ static void refuse_unread(void)
     struct pollfd p = {.fd = SOCK, .events = POLLIN};
 
     (void)poll(&p, 1, WAIT_MS);
-    send_error(MONITOR_ERROR_KERNEL);
+    send_error(MONITOR_ERROR_KERNEL, 0);
     close(SOCK); /* sooner than an exit would, and than anybody wakes up */
     _exit(1);
 }
@@ -131,6 +132,7 @@ static void refuse_unread(void)
 static void play_build(const char *mode)
 {
     unsigned number = 0;
+    unsigned long long memory = 0;
 
     if (!strcmp(mode, "exit"))
         _exit(7);
@@ -138,8 +140,8 @@ static void play_build(const char *mode)
         abort();
     else if (!strcmp(mode, "unread"))
         refuse_unread();
-    else if (sscanf(mode, "error %u", &number) == 1)
-        send_error(number);
+    else if (sscanf(mode, "error %u %llu", &number, &memory) >= 1)
+        send_error(number, memory);
     else if (!strcmp(mode, "short error"))
         send_message(MONITOR_ERROR, "\x04", 1);
     else if (sscanf(mode, "type %u", &number) == 1)
@@ -539,6 +541,26 @@ static void expect_refusal(int i)
                   failure.message);
     monitor_free(monitor);
 }
+
+/* What to do: words of its own, or as much memory as would do. */
+static const struct {
+    const char *mode, *remedy;
+} remedies[] = {
+    {"error 4", "give an x86-64 vmlinux or bzImage"},
+    {"error 4 71303168", "give it at least -m 68M"},
+    {"error 4 71303169", "give it at least -m 70M"}, /* it must be even */
+    {"error 4 18446744073709551615", "give an x86-64 vmlinux or bzImage"},
+    {"error 5", "give a smaller initrd"},
+    {"error 5 71303168", "give it at least -m 68M"},
+};
+
+START_TEST(test_remedies)
+{
+    ck_assert_int_lt(build(remedies[_i].mode), 0);
+    ck_assert_str_eq(failure.remedy, remedies[_i].remedy);
+    monitor_free(monitor);
+}
+END_TEST
 
 START_TEST(test_refusals)
 {
@@ -1145,6 +1167,8 @@ int main(int argc, char **argv)
     tcase_set_timeout(t, 60);
     tcase_add_loop_test(t, test_refusals, 0,
                         (int)(sizeof(refusals) / sizeof(refusals[0])));
+    tcase_add_loop_test(t, test_remedies, 0,
+                        (int)(sizeof(remedies) / sizeof(remedies[0])));
     tcase_add_test(t, test_build_and_start);
     tcase_add_test(t, test_start_unread);
     tcase_add_loop_test(t, test_descriptors_are_refused, 0, 2);

@@ -133,6 +133,24 @@ START_TEST(test_format)
 }
 END_TEST
 
+START_TEST(test_format_duration)
+{
+    static const struct {
+        uint64_t ms;
+        const char *text;
+    } rows[] = {
+        {0, "0 s"},    {1, "1 ms"},       {500, "500 ms"},
+        {1000, "1 s"}, {1500, "1500 ms"}, {180000, "180 s"},
+    };
+    char buf[32];
+
+    for (int i = 0; i < COUNT(rows); i++) {
+        units_format_duration(rows[i].ms, buf, sizeof(buf));
+        ck_assert_str_eq(buf, rows[i].text);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("units");
@@ -145,6 +163,7 @@ int main(void)
     tcase_add_loop_test(t, test_duration, 0, COUNT(durations));
     tcase_add_loop_test(t, test_number, 0, COUNT(numbers));
     tcase_add_test(t, test_format);
+    tcase_add_test(t, test_format_duration);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
     srunner_free(sr);

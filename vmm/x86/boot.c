@@ -58,8 +58,9 @@ static int boot_load_initrd(int fd, const struct guest_mem *mem,
                             struct zero_page_facts *facts,
                             struct monitor_error *ret_error)
 {
-    gpa_t limit =
-        num_min(zero_page_limits(image).initrd_addr_max + 1, boot_ram_end(mem));
+    gpa_t highest = num_min(zero_page_limits(image).initrd_addr_max + 1,
+                            MAP_RAM_HOLE_START);
+    gpa_t limit = num_min(highest, boot_ram_end(mem));
     gpa_t floor = num_align_up(image->load_end, PAGE_SIZE_4K);
     uint64_t size, room;
     gpa_t start;
@@ -71,11 +72,15 @@ static int boot_load_initrd(int fd, const struct guest_mem *mem,
         return ret;
     limit &= ~(gpa_t)(PAGE_SIZE_4K - 1);
     room = limit > floor ? limit - floor : 0;
-    if (size > room)
-        return boot_error(ret_error, MONITOR_ERROR_INITRD, -ENOSPC,
-                          "it has %" PRIu64 " KiB, but beside the kernel "
-                          "the guest's memory has room for %" PRIu64 " KiB",
-                          num_align_up(size, KIB) / KIB, room / KIB);
+    if (size > room) {
+        (void)boot_error(ret_error, MONITOR_ERROR_INITRD, -ENOSPC,
+                         "it has %" PRIu64 " KiB, but beside the kernel "
+                         "the guest's memory has room for %" PRIu64 " KiB",
+                         num_align_up(size, KIB) / KIB, room / KIB);
+        if (size <= highest && floor <= highest - size)
+            ret_error->memory_needed = floor + size;
+        return -ENOSPC;
+    }
     start = (limit - size) & ~(gpa_t)(PAGE_SIZE_4K - 1);
     to = guest_mem_ptr(mem, start, size);
     if (!to)
@@ -86,6 +91,19 @@ static int boot_load_initrd(int fd, const struct guest_mem *mem,
     facts->initrd = start;
     facts->initrd_size = (uint32_t)size; /* fits: room is below 3 GiB */
     return 0;
+}
+
+/* What did not fit alone does not fit with an initrd: both are needed. */
+static void boot_need_initrd(int fd, struct monitor_error *error)
+{
+    struct monitor_error ignored;
+    uint64_t size;
+
+    if (error->memory_needed > 0 &&
+        boot_file_size(fd, MONITOR_ERROR_INITRD, &size, &ignored) == 0 &&
+        size < MAP_RAM_HOLE_START)
+        error->memory_needed =
+            num_align_up(error->memory_needed, PAGE_SIZE_4K) + size;
 }
 
 static int boot_write_cmdline(const char *cmdline, const struct guest_mem *mem,
@@ -212,6 +230,8 @@ int boot_load_linux(const struct vm_config *config,
     int ret;
 
     ret = boot_load_kernel(config->kernel_fd, mem, &image, ret_error);
+    if (ret < 0 && config->initrd_fd >= 0)
+        boot_need_initrd(config->initrd_fd, ret_error);
     if (ret == 0 && config->initrd_fd >= 0)
         ret =
             boot_load_initrd(config->initrd_fd, mem, &image, &facts, ret_error);

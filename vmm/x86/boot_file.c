@@ -161,10 +161,13 @@ int boot_check_kernel_range(const struct guest_mem *mem, gpa_t start, gpa_t end,
                           ", but a kernel must lie below 3 GiB",
                           start, end);
     /* Rounded so that the two numbers never look equal. */
-    if (end > ram_end)
-        return boot_error(ret_error, MONITOR_ERROR_KERNEL, -ENOSPC,
-                          "it needs memory up to %" PRIu64
-                          " MiB, but the guest has %" PRIu64 " MiB",
-                          num_align_up(end, MIB) / MIB, ram_end / MIB);
+    if (end > ram_end) {
+        (void)boot_error(ret_error, MONITOR_ERROR_KERNEL, -ENOSPC,
+                         "it needs memory up to %" PRIu64
+                         " MiB, but the guest has %" PRIu64 " MiB",
+                         num_align_up(end, MIB) / MIB, ram_end / MIB);
+        ret_error->memory_needed = end;
+        return -ENOSPC;
+    }
     return 0;
 }

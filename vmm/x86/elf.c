@@ -32,6 +32,7 @@ struct elf_segment {
 struct elf_layout {
     struct elf_segment segments[ELF_PHDRS_MAX];
     unsigned count;
+    gpa_t highest; /* where the last ends */
 };
 
 static const char *elf_machine_name(unsigned machine)
@@ -141,9 +142,12 @@ static int elf_add_segment(struct elf_layout *layout, const Elf64_Phdr *phdr,
         return boot_error(ret_error, MONITOR_ERROR_KERNEL, -ENOEXEC,
                           "its segment %u ends beyond the address space",
                           index);
+    /* Too little memory is told once all segments are known. */
     ret = boot_check_kernel_range(mem, phdr->p_paddr, end, ret_error);
-    if (ret < 0)
+    if (ret < 0 && ret_error->memory_needed == 0)
         return ret;
+    if (end > layout->highest)
+        layout->highest = end;
     for (unsigned i = 0; i < layout->count; i++) {
         const struct elf_segment *other = &layout->segments[i];
 
@@ -183,7 +187,10 @@ static int elf_read_layout(int fd, uint64_t size, const Elf64_Ehdr *header,
         if (ret < 0)
             return ret;
     }
-    return 0;
+    return ret_layout->highest == 0
+               ? 0
+               : boot_check_kernel_range(mem, MAP_KERNEL_MIN,
+                                         ret_layout->highest, ret_error);
 }
 
 /*
