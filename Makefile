@@ -3,6 +3,7 @@
 #   make            everything: build/microsbx, build/microsbx-vmm, build/agent
 #   make demo       install what is missing, build, run the example
 #   make check      all tests; ends with "N passed, N failed, N skipped"
+#   make check-long the same, and what takes too long for every run
 #   make lint fuzz bench kernels images install clean
 #
 # Sources are picked up by folder, one library per folder. Variants build
@@ -98,8 +99,8 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(FUZZ_SRC))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
 # ---- targets -------------------------------------------------------------
-.PHONY: all programs tests benches fuzzers fuzz-programs demo check lint fuzz \
-	bench kernels images install clean deps
+.PHONY: all programs tests benches fuzzers fuzz-programs demo check check-long \
+	lint fuzz bench kernels images install clean deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -205,6 +206,10 @@ $(BUILD)/tests/fuzz/%: $(BUILD)/obj/tests/fuzz/%.o $(TEST_LIBS)
 check:
 	@scripts/deps
 	@tests/run
+
+check-long:
+	@scripts/deps
+	@tests/run lint unit sanitized clang fuzz bare images guests long
 
 demo:
 	@scripts/deps build image emulate
