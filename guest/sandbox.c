@@ -17,6 +17,7 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include "guest/hosts.h"
 #include "guest/sysfile.h"
 
 #define SANDBOX_HOSTNAME "microsbx"
@@ -36,6 +37,17 @@ void sandbox_init(struct sandbox *sandbox, const struct sandbox_config *config)
         .pts_fd = -1,
         .hostname = SANDBOX_HOSTNAME,
     };
+}
+
+/* A wish: a root that is full or read-only lives without. */
+static void name_files(const char *root, const char *old, const char *name)
+{
+    int fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0)
+        return;
+    (void)!hosts_set_name(fd, old, name);
+    close(fd);
 }
 
 /* ---- the keeper --------------------------------------------------------- */
@@ -82,6 +94,8 @@ static int keeper_build(const struct sandbox *sandbox)
     if (ret == 0 &&
         sethostname(sandbox->hostname, strlen(sandbox->hostname)) < 0)
         ret = -errno;
+    if (ret == 0)
+        name_files("/", "", sandbox->hostname);
     return ret;
 }
 
@@ -215,11 +229,13 @@ void sandbox_lost(struct sandbox *sandbox)
 
 int sandbox_set_hostname(struct sandbox *sandbox, const char *name)
 {
+    char old[SANDBOX_HOSTNAME_MAX];
     size_t len = strlen(name);
     int ret = 0;
 
     if (len >= sizeof(sandbox->hostname))
         return -ENAMETOOLONG;
+    memcpy(old, sandbox->hostname, sizeof(old));
     memcpy(sandbox->hostname, name, len + 1);
     if (!sandbox->config)
         return 0;
@@ -230,6 +246,8 @@ int sandbox_set_hostname(struct sandbox *sandbox, const char *name)
         return -errno;
     if (sethostname(name, len) < 0)
         ret = -errno;
+    else
+        name_files(sandbox->config->root, old, name);
     /* As in sandbox_fork: the agent lives outside. */
     if (setns(sandbox->own_uts_fd, CLONE_NEWUTS) < 0)
         abort();

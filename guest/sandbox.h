@@ -61,8 +61,9 @@ int sandbox_ensure(struct sandbox *sandbox) __attribute__((warn_unused_result));
 void sandbox_lost(struct sandbox *sandbox);
 
 /*
- * The host name that workloads see from now on, at most SANDBOX_HOSTNAME_MAX -
- * 1 bytes. Without a root it is only noted. 0 or a negative errno.
+ * The host name that workloads see from now on, also in /etc/hostname and
+ * /etc/hosts (if the root can be written), at most SANDBOX_HOSTNAME_MAX - 1
+ * bytes. Without a root it is only noted. 0 or a negative errno.
  */
 int sandbox_set_hostname(struct sandbox *sandbox, const char *name)
     __attribute__((warn_unused_result));

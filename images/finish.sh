@@ -22,8 +22,7 @@ mkdir -p "$root/dev" "$root/proc" "$root/sys" "$root/run" "$root/tmp"
 chmod 1777 "$root/tmp"
 rm -f "$root/etc/resolv.conf" "$root/etc/machine-id"
 : >"$root/etc/machine-id"
-echo sandbox >"$root/etc/hostname"
-printf '127.0.0.1 localhost sandbox\n::1 localhost\n' >"$root/etc/hosts"
+echo microsbx >"$root/etc/hostname"
 
 # Traces of the moment and the place of the build are left out, not removed:
 # mmdebstrap still wants some of them, and below dev, proc and sys may be

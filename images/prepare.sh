@@ -46,3 +46,10 @@ fi
 mkdir -p "$root/home/sandbox"
 chown 1000:1000 "$root/home/sandbox"
 chmod 700 "$root/root"
+
+# The last line is the agent's (guest/hosts.c), which then has nothing to do.
+{
+    printf '127.0.0.1\tlocalhost\n'
+    printf '::1\tlocalhost ip6-localhost ip6-loopback\n'
+    printf '127.0.1.1\tmicrosbx\n'
+} >"$root/etc/hosts"

@@ -188,8 +188,9 @@ static const char *set_up(struct agent *agent, struct sandbox_config *config,
     snprintf(cgroup, size, "%s/cgroup.subtree_control", base);
     (void)!sysfile_write(AT_FDCWD, cgroup, "+memory");
     (void)!sysfile_write(AT_FDCWD, cgroup, "+pids");
-    snprintf(cgroup, size, "%s/microsbx-test-%d", base, (int)getpid());
-    if (mkdir(cgroup, 0755) < 0)
+    /* Not by our number: one that a killed test left may have it, too. */
+    snprintf(cgroup, size, "%s/microsbx-test-XXXXXX", base);
+    if (!mkdtemp(cgroup))
         return "no cgroup of its own";
     if (cgroup_tree_open(&agent->cgroups, cgroup, RIG_MEMORY))
         return "no cgroup tree";
@@ -227,9 +228,10 @@ static void clean_up(struct agent *agent, const char *cgroup)
         fclose(f);
     }
     cgroup_tree_close(&agent->cgroups);
-    snprintf(path, sizeof(path), "%s/agent", cgroup);
-    rmdir(path);
-    rmdir(cgroup);
+    /* Those of execs that stayed, too. */
+    snprintf(path, sizeof(path), "find '%s' -depth -type d -exec rmdir {} ';'",
+             cgroup);
+    (void)!system(path);
 }
 
 /* The next connection, or -1 if there will be none. */
