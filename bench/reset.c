@@ -23,6 +23,7 @@
 
 #include "base/io.h"
 #include "base/num.h"
+#include "base/standard_fds.h"
 #include "bench/bare/snapshot.h"
 #include "trial/monitor.h"
 
@@ -158,6 +159,8 @@ int main(int argc, char **argv)
     struct snapshot s;
     uint64_t bytes = 64;
 
+    if (standard_fds_ensure() != 0)
+        return 2;
     if (pairs == 0 || pages == 0 || pages > 1000000) {
         fprintf(stderr, "usage: reset PAIRS PAGES DIR\n");
         return 2;

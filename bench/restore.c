@@ -26,6 +26,7 @@
 #include "base/io.h"
 #include "base/msg.h"
 #include "base/num.h"
+#include "base/standard_fds.h"
 #include "bench/bare/snapshot.h"
 #include "vmm/monitor_proto.h"
 
@@ -200,6 +201,8 @@ int main(int argc, char **argv)
     unsigned long mib = argc == 4 ? strtoul(argv[2], NULL, 10) : 0;
     struct snapshot s;
 
+    if (standard_fds_ensure() != 0)
+        return 2;
     if (pairs == 0 || mib == 0) {
         fprintf(stderr, "usage: restore PAIRS MIB DIR\n");
         return 2;

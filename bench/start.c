@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 #include "trial/monitor.h"
 
 #define ROUNDS_MAX 1000u
@@ -182,6 +183,8 @@ int main(int argc, char **argv)
     unsigned long rounds = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;
     uint64_t moments[MOMENTS];
 
+    if (standard_fds_ensure() != 0)
+        return 2;
     if (rounds == 0 || rounds > ROUNDS_MAX) {
         fprintf(stderr, "usage: start ROUNDS\n");
         return 2;

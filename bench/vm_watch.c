@@ -38,6 +38,7 @@
 #include <linux/vm_sockets.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 
 #define CONSOLE_MAX (64u * 1024u) /* remembered; a chattier guest is cut */
 #define TERM_WAIT_MS 3000
@@ -361,6 +362,8 @@ int main(int argc, char **argv)
         .timeout_s = 120, .pid = -1, .dialler = -1, .console = -1, .trace = -1};
     int c;
 
+    if (standard_fds_ensure() != 0)
+        return 2;
     while ((c = getopt(argc, argv, "+t:e:x:v:u:")) != -1) {
         switch (c) {
         case 't':

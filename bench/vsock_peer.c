@@ -20,6 +20,7 @@
 #include <linux/vm_sockets.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 #include "bench/guest/guest.h"
 
 #define ROUND_TRIPS 400u
@@ -156,6 +157,8 @@ int main(int argc, char **argv)
 {
     const uint32_t bytes = 32u << 20;
 
+    if (standard_fds_ensure() != 0)
+        return 2;
     if (argc != 2) {
         fprintf(stderr, "usage: vsock_peer uds:PATH | cid:N\n");
         return 2;

@@ -144,9 +144,9 @@ static void on_stdin(struct boot *b)
                  strerror(errno));
         return;
     }
-    if (n < 0)
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
         return;
-    if (n == 0) {
+    if (n <= 0) { /* also one that was closed, or is a folder */
         b->stdin_open = false;
         return;
     }

@@ -47,7 +47,7 @@ static int print_json(const struct doctor *d, enum doctor_verdict verdict)
     ret = json_dumpf(root, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
     json_decref(root);
     putchar('\n');
-    return ret == 0 && fflush(stdout) == 0 ? 0 : -1;
+    return ret;
 }
 
 static void print_findings(const struct doctor *d, enum doctor_verdict verdict)
@@ -75,6 +75,21 @@ static void print_findings(const struct doctor *d, enum doctor_verdict verdict)
                                    : SENTENCES[verdict]);
 }
 
+/* 0, or -1: nobody can tell what was found. */
+static int print(const struct doctor *d, enum doctor_verdict verdict, bool json)
+{
+    int ret = 0;
+
+    if (json)
+        ret = print_json(d, verdict);
+    else
+        print_findings(d, verdict);
+    if (fflush(stdout) == 0 && ret == 0)
+        return 0;
+    fputs("microsbx doctor: cannot write what was found\n", stderr);
+    return -1;
+}
+
 static int doctor_main(const struct verb *verb, int argc, char **argv)
 {
     struct options *options = calloc(1, sizeof(*options));
@@ -88,9 +103,8 @@ static int doctor_main(const struct verb *verb, int argc, char **argv)
         goto out_free;
     doctor_examine(doctor);
     status = (int)doctor_verdict(doctor);
-    if (!options_has(options, "json"))
-        print_findings(doctor, (enum doctor_verdict)status);
-    else if (print_json(doctor, (enum doctor_verdict)status) != 0)
+    if (print(doctor, (enum doctor_verdict)status,
+              options_has(options, "json")) != 0)
         status = EXIT_INFRA;
 out_free:
     free(options);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/machine_options.h"
@@ -170,7 +171,8 @@ static int read_spec(struct create *c, struct failure *f)
     s->timeout_ms = timeout;
     s->no_agent = options_has(&c->options, "no-agent");
     /* Standard output stays free; what the warm-up says is news of ours. */
-    s->out.fd = s->err.fd = STDERR_FILENO;
+    if (standard_fd_is_usable(STDERR_FILENO))
+        s->out.fd = s->err.fd = STDERR_FILENO;
     if (warmup) {
         c->argv[0] = "/bin/sh";
         c->argv[1] = "-c";

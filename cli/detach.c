@@ -14,6 +14,7 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
+#include "base/standard_fds.h"
 #include "trial/keeper_proto.h"
 
 #define TTL_DEFAULT_MS (24ull * 3600 * 1000)
@@ -210,16 +211,13 @@ static int wait_for_keeper(const struct detach *d, const struct verb *verb,
  */
 static void become_keeper(struct detach *d, int fd)
 {
-    int null_fd;
-
     setsid();
-    if (fd != STARTER_FD)
-        dup2(fd, STARTER_FD);
-    null_fd = open("/dev/null", O_RDWR);
-    for (int i = 0; i <= 2; i++)
-        dup2(null_fd, i);
-    close_range(STARTER_FD + 1, ~0u, 0);
-    fcntl(STARTER_FD, F_SETFD, FD_CLOEXEC);
+    /* Else the starter says that its keeper died. */
+    if ((fd != STARTER_FD && dup2(fd, STARTER_FD) != STARTER_FD) ||
+        standard_fds_set_null() != 0 ||
+        close_range(STARTER_FD + 1, ~0u, 0) != 0 ||
+        fcntl(STARTER_FD, F_SETFD, FD_CLOEXEC) != 0)
+        _exit(EXIT_INFRA);
     d->starter_fd = STARTER_FD;
 }
 

@@ -212,6 +212,10 @@ void cli_print_manual(FILE *out)
           "unfit, 125 could not tell.\n",
           out);
     man_rows(out, EXIT_ROWS);
+    fputs("With standard output or standard error closed, the command's goes "
+          "nowhere, as\nwith --stdout none. What microsbx itself could not "
+          "print is an error: 125.\n",
+          out);
     fputs("Of cp: 0, 1 if a file could not be read or written, 125 if the "
           "machine\ncould not be asked.\n",
           out);

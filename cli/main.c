@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* microsbx: a table of verbs. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "base/standard_fds.h"
 #include "base/text.h"
 #include "cli/cli.h"
 
@@ -24,7 +26,7 @@ static int unknown_verb(const char *word)
     return EXIT_INFRA;
 }
 
-int main(int argc, char **argv)
+static int run_verb(int argc, char **argv)
 {
     if (argc < 2) {
         cli_print_usage(stderr);
@@ -47,4 +49,22 @@ int main(int argc, char **argv)
             return (*v)->main(*v, argc - 1, argv + 1);
     }
     return unknown_verb(argv[1]);
+}
+
+/* What was printed must have got there, as with every other tool. */
+static int finish_output(int status)
+{
+    errno = 0;
+    if ((fflush(stdout) == 0 && !ferror(stdout)) || status != 0)
+        return status;
+    fprintf(stderr, "microsbx: cannot write to standard output: %s\n",
+            strerror(errno ? errno : EIO));
+    return EXIT_INFRA;
+}
+
+int main(int argc, char **argv)
+{
+    if (standard_fds_ensure() != 0)
+        return EXIT_INFRA;
+    return finish_output(run_verb(argc, argv));
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 #include "base/text.h"
 #include "trial/result.h"
 
@@ -33,6 +34,12 @@ int results_create(const char *option, const char *path, int *ret_fd,
     }
     *ret_fd = fd;
     return 0;
+}
+
+/* One that is closed gets nothing, as --stdout none. */
+static struct trial_sink own_stream(int fd)
+{
+    return (struct trial_sink){.fd = standard_fd_is_usable(fd) ? fd : -1};
 }
 
 /* --stdout or --stderr: FILE, none, or this process's own stream. */
@@ -94,8 +101,8 @@ int results_open(struct results *r, const struct options *options,
     struct trial_spec *s = &run->spec;
     int ret = open_json(r, options, run, f);
 
-    s->out = (struct trial_sink){.fd = STDOUT_FILENO};
-    s->err = (struct trial_sink){.fd = STDERR_FILENO};
+    s->out = own_stream(STDOUT_FILENO);
+    s->err = own_stream(STDERR_FILENO);
     if (ret == 0)
         ret = read_exit_code(options, run, f);
     if (ret == 0)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 
 /* The program beside build/tests. */
 static int find_program(char *buf, size_t size)
@@ -44,15 +45,12 @@ static int find_program(char *buf, size_t size)
 /* The child: never returns. */
 static void exec_program(const char *path, int sock)
 {
-    int null_fd = open("/dev/null", O_RDWR);
+    bool ready = sock == MONITOR_SOCKET_FD
+                     ? fcntl(sock, F_SETFD, 0) == 0
+                     : dup2(sock, MONITOR_SOCKET_FD) == MONITOR_SOCKET_FD;
 
-    for (int fd = 0; fd <= 2; fd++)
-        dup2(null_fd, fd);
-    if (sock == MONITOR_SOCKET_FD)
-        fcntl(sock, F_SETFD, 0);
-    else
-        dup2(sock, MONITOR_SOCKET_FD);
-    execl(path, "microsbx-vmm", (char *)NULL);
+    if (ready && standard_fds_set_null() == 0)
+        execl(path, "microsbx-vmm", (char *)NULL);
     _exit(127);
 }
 

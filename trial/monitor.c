@@ -21,6 +21,7 @@
 #include "base/io.h"
 #include "base/msg.h"
 #include "base/num.h"
+#include "base/standard_fds.h"
 #include "trial/monitor_handle.h"
 
 /* A slow host may take long to touch and load a large kernel. */
@@ -57,7 +58,7 @@ static void exec_monitor(const char *path, int sock, pid_t parent)
     char *const argv[] = {(char *)(uintptr_t) "microsbx-vmm", NULL};
     char *const envp[] = {NULL};
     sigset_t none;
-    int null_fd;
+    bool ready;
 
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
@@ -68,14 +69,13 @@ static void exec_monitor(const char *path, int sock, pid_t parent)
         _exit(127);
     /* Descriptor 3 may be anything here; dup2 onto itself keeps CLOEXEC. */
     if (sock == MONITOR_SOCKET_FD)
-        fcntl(sock, F_SETFD, 0);
+        ready = fcntl(sock, F_SETFD, 0) == 0;
     else
-        dup2(sock, MONITOR_SOCKET_FD);
-    null_fd = open("/dev/null", O_RDWR);
-    for (int fd = 0; fd <= 2; fd++)
-        dup2(null_fd, fd);
-    close_range(MONITOR_SOCKET_FD + 1, ~0u, 0);
-    execve(path, argv, envp);
+        ready = dup2(sock, MONITOR_SOCKET_FD) == MONITOR_SOCKET_FD;
+    /* It runs with nothing of ours, or not at all. */
+    if (ready && standard_fds_set_null() == 0 &&
+        close_range(MONITOR_SOCKET_FD + 1, ~0u, 0) == 0)
+        execve(path, argv, envp);
     _exit(127);
 }
 

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/num.h"
+#include "base/standard_fds.h"
 #include "vmm/monitor_proto.h"
 
 /*
@@ -47,6 +48,9 @@ int process_confine(void)
 {
     const struct rlimit no_core = {0};
 
+    /* Else a descriptor of the machine's would become one of them. */
+    if (!standard_fds_are_open())
+        return -EBADF;
     /* A harness that died before this line is noticed by its closed socket. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return -errno;

@@ -1092,6 +1092,25 @@ START_TEST(test_inherits_nothing)
 }
 END_TEST
 
+/* Without a descriptor for /dev/null it keeps none of ours: it never starts. */
+START_TEST(test_no_null)
+{
+    struct rlimit files, few;
+    int next = dup(0);
+
+    close(next);
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &files), 0);
+    few = files;
+    few.rlim_cur = (rlim_t)next + 2; /* the socket's two ends */
+    set_mode("ready");
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    ck_assert_int_eq(monitor_spawn(&monitor, &failure), 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
+    ck_assert_int_eq(monitor_finish(monitor, WAIT_MS).exit_status, 127);
+    monitor_free(monitor);
+}
+END_TEST
+
 /* Not there, or no program: said before anything else happens. */
 START_TEST(test_missing)
 {
@@ -1197,6 +1216,7 @@ int main(int argc, char **argv)
                         (int)(sizeof(order_errors) / sizeof(order_errors[0])));
     tcase_add_test(t, test_orders_cancelled);
     tcase_add_test(t, test_inherits_nothing);
+    tcase_add_test(t, test_no_null);
     tcase_add_test(t, test_missing);
     sr = srunner_create(s);
     srunner_run_all(sr, CK_ENV);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the monitor does to its own process, in a child that tells by status. */
 #include <check.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -34,6 +35,9 @@ static int confined(void)
     if (setrlimit(RLIMIT_NOFILE, &files) < 0 || stray < 0 ||
         dup2(stray, 40) != 40)
         return 2;
+    close(STDOUT_FILENO);
+    if (process_confine() != -EBADF || dup2(stray, STDOUT_FILENO) < 0)
+        return 10;
     if (process_confine() != 0)
         return 3;
     if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
