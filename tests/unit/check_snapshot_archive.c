@@ -4,6 +4,7 @@
 
 #include <check.h>
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -140,6 +141,15 @@ static bool after_some(void *ctx)
     return --*left < 0;
 }
 
+static int remove_one(const char *path, const struct stat *st, int type,
+                      struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
 START_TEST(interrupted_leaves_nothing)
 {
     char id[DIGEST_HEX_SIZE];
@@ -191,10 +201,32 @@ START_TEST(truncated_is_refused)
 }
 END_TEST
 
+/* What came out is what was packed, every byte of it; it is removed again. */
+static void check_unpacked(const char *id)
+{
+    struct snapshot *s =
+        snapshot_rig_must_open(&rig, "s/a", SNAPSHOT_CHECK_FULL);
+    struct snapshot *t =
+        snapshot_rig_must_open(&rig, "s/out", SNAPSHOT_CHECK_FULL);
+
+    ck_assert_str_eq(id, s->id);
+    ck_assert_str_eq(t->id, s->id);
+    ck_assert(snapshot_rig_same(s->memory_fd, t->memory_fd));
+    ck_assert(snapshot_rig_same(s->disks[1].cow_fd, t->disks[1].cow_fd));
+    snapshot_close(s);
+    snapshot_close(t);
+    ck_assert_int_eq(nftw(out, remove_one, 16, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+/*
+ * A bit of the compression that stands for nothing (the code of a letter that
+ * does not occur) may be either way: then all is as it was. Which bits these
+ * are differs from run to run, for a manifest says when it was made.
+ */
 START_TEST(flipped_bit_is_refused)
 {
     uint8_t *bytes;
-    size_t len;
+    size_t len, refused = 0;
 
     must_export(dir_a);
     bytes = snapshot_rig_read(archive, &len);
@@ -205,15 +237,20 @@ START_TEST(flipped_bit_is_refused)
 
         bytes[at] ^= (uint8_t)(1u << (step % 8));
         snapshot_rig_write(archive, bytes, len);
-        ck_assert_int_lt(snapshot_import(archive, out, &none, id, &f), 0);
-        ck_assert_msg(strcmp(f.code, "snapshot_archive") == 0 ||
-                          strcmp(f.code, "snapshot_version") == 0 ||
-                          strcmp(f.code, "snapshot_damaged") == 0,
-                      "byte %zu: %s", at, f.code);
+        if (snapshot_import(archive, out, &none, id, &f) == 0) {
+            check_unpacked(id);
+        } else {
+            refused++;
+            ck_assert_msg(strcmp(f.code, "snapshot_archive") == 0 ||
+                              strcmp(f.code, "snapshot_version") == 0 ||
+                              strcmp(f.code, "snapshot_damaged") == 0,
+                          "byte %zu: %s", at, f.code);
+        }
         ck_assert_uint_eq(snapshot_rig_entries(snapshot_rig_path(&rig, "s")),
                           1);
         bytes[at] ^= (uint8_t)(1u << (step % 8));
     }
+    ck_assert_uint_ge(refused, 50);
     free(bytes);
 }
 END_TEST
