@@ -34,7 +34,10 @@ int io_set_nonblock(int fd) __attribute__((warn_unused_result));
 /* Closes *fd if it is one, and sets it to -1. Keeps errno. */
 void io_close(int *fd);
 
-/* CLOCK_MONOTONIC in nanoseconds. */
+/*
+ * The time by which deadlines are kept: CLOCK_BOOTTIME in nanoseconds, which
+ * goes on while the host sleeps. Harness and monitor exchange it.
+ */
 uint64_t io_now_ns(void);
 
 #endif

@@ -36,6 +36,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(exit_large) \
     X(fetch_nowhere) \
     X(spin) \
+    X(ends_later) \
     X(halt) \
     X(port_storm) \
     X(notify_storm) \

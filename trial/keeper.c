@@ -309,6 +309,15 @@ uint64_t keeper_due_ns(const struct keeper *k)
     return due;
 }
 
+bool keeper_is_expired(struct keeper *k, uint64_t now_ns)
+{
+    if (!k || k->expire_ns == 0 || now_ns < k->expire_ns)
+        return false;
+    k->expired = true;
+    runner_time_out(k->runner, "ttl");
+    return true;
+}
+
 void keeper_on_clock(struct keeper *k, uint64_t now_ns)
 {
     if (!k || k->runner->phase == RUNNER_OVER)
@@ -316,10 +325,9 @@ void keeper_on_clock(struct keeper *k, uint64_t now_ns)
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX && !k->unavailable; i++)
         keeper_request_on_clock(k, &k->clients[i], now_ns);
     keeper_snapshot_on_clock(k, now_ns);
-    if (k->expire_ns != 0 && now_ns >= k->expire_ns) {
-        k->expired = true;
-        runner_time_out(k->runner, "ttl");
-    } else if (k->stop_ns != 0 && now_ns >= k->stop_ns) {
+    if (keeper_is_expired(k, now_ns))
+        return;
+    if (k->stop_ns != 0 && now_ns >= k->stop_ns) {
         runner_cancel(k->runner, "stopped", "the machine was stopped");
     }
 }

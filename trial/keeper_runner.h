@@ -31,6 +31,9 @@ void keeper_dispatch(struct keeper *k, const struct pollfd *polls,
 uint64_t keeper_due_ns(const struct keeper *k);
 void keeper_on_clock(struct keeper *k, uint64_t now_ns);
 
+/* Its time is over, which ends the trial: true. */
+bool keeper_is_expired(struct keeper *k, uint64_t now_ns);
+
 /* The machine answers and its command runs (or there is none). */
 void keeper_on_ready(struct keeper *k);
 

@@ -20,6 +20,7 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
+#include "base/patience.h"
 #include "base/num.h"
 #include "base/standard_fds.h"
 #include "trial/monitor_handle.h"
@@ -122,26 +123,55 @@ out_free:
 }
 
 /* Waits for one message while nothing else is to do: 1, 0 (gone), -errno. */
-static int receive_within(struct monitor *m, int timeout_ms)
+static int receive_within(struct monitor *m, unsigned timeout_ms)
 {
+    struct patience patience = patience_of_ms(timeout_ms);
     struct pollfd p = {.fd = m->sock, .events = POLLIN};
     int n;
 
     do {
-        n = poll(&p, 1, timeout_ms);
-    } while (n < 0 && errno == EINTR);
+        n = patience_poll(&patience, &p, 1);
+    } while (n == 0 && !patience_is_over(&patience));
     if (n <= 0)
-        return n == 0 ? -ETIMEDOUT : -errno;
+        return n == 0 ? -ETIMEDOUT : n;
     n = msg_receive(m->sock, &m->msg);
     if (n == 1)
         msg_close_fds(&m->msg); /* a monitor never sends descriptors */
     return n;
 }
 
+bool monitor_is_stopped(const struct monitor *m)
+{
+    siginfo_t info = {0};
+
+    /* Looked at only: its end is still there to be reaped. */
+    return m->pid > 0 &&
+           waitid(P_PID, (id_t)m->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) ==
+               0 &&
+           info.si_pid == m->pid;
+}
+
+void monitor_fail_stopped(struct failure *f, const char *when)
+{
+    failure_set(f, "monitor_stopped", "microsbx-vmm",
+                "look who stops processes on this host",
+                "the monitor was stopped from outside (SIGSTOP) %s", when);
+}
+
+void monitor_fail_host(const struct monitor_exit *e, struct failure *f)
+{
+    failure_set(f, "host_error", "microsbx-vmm", "look at the host's log",
+                "the monitor could not go on: %s", strerror(-e->error));
+}
+
 static void fail_gone(struct monitor *m, int error, struct failure *f)
 {
     char how[64];
 
+    if (error == -ETIMEDOUT && monitor_is_stopped(m)) {
+        monitor_fail_stopped(f, "before the guest ran");
+        return;
+    }
     if (error == -ETIMEDOUT) {
         failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",
                     "the monitor did not answer");
@@ -291,6 +321,33 @@ int monitor_build_and_start(struct monitor *m, const struct vm_config *config,
     /* Read once the machine is built. One that cannot be built has said so. */
     (void)!monitor_start(m);
     return wait_until_built(m, names, f);
+}
+
+int monitor_await_running(struct monitor *m, uint64_t *ret_running_ns,
+                          struct failure *f)
+{
+    struct monitor_event e;
+    int ret = receive_within(m, BUILD_TIMEOUT_MS);
+
+    if (ret <= 0) {
+        ret = ret == 0 ? -EPIPE : ret;
+        fail_gone(m, ret, f);
+        return ret;
+    }
+    monitor_message_event(m, &e);
+    if (e.kind == MONITOR_EVENT_EXIT &&
+        e.exit.reason == MONITOR_EXIT_HOST_ERROR) {
+        monitor_fail_host(&e.exit, f);
+        return e.exit.error < 0 ? e.exit.error : -EIO;
+    }
+    if (e.kind != MONITOR_EVENT_RUNNING || e.running_ns > io_now_ns()) {
+        m->end.lied = true;
+        failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",
+                    "the monitor did not say that the guest runs");
+        return -EPROTO;
+    }
+    *ret_running_ns = e.running_ns;
+    return 0;
 }
 
 int monitor_probe(struct monitor *m, int kvm_fd,

@@ -30,7 +30,7 @@ enum monitor_event_kind {
 
 struct monitor_event {
     enum monitor_event_kind kind;
-    uint64_t running_ns; /* RUNNING: CLOCK_MONOTONIC */
+    uint64_t running_ns; /* RUNNING: io_now_ns, the monitor's */
     uint64_t dial_token; /* DIAL */
     uint32_t dial_port;
     struct monitor_stats stats; /* STATS */
@@ -76,6 +76,14 @@ int monitor_build(struct monitor *m, const struct vm_config *config,
 int monitor_build_and_start(struct monitor *m, const struct vm_config *config,
                             const struct monitor_names *names,
                             struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Behind its start: waits for the word before the guest's first instruction and
+ * tells when that was (io_now_ns). If it fails, the guest has not run.
+ */
+int monitor_await_running(struct monitor *m, uint64_t *ret_running_ns,
+                          struct failure *f)
     __attribute__((warn_unused_result));
 
 /* Asks a fresh monitor to measure what this KVM can do. Waits for it. */
@@ -157,6 +165,15 @@ const char *monitor_reason(const struct monitor *m);
  * Idempotent: later calls give the same answer.
  */
 struct monitor_end monitor_finish(struct monitor *m, int timeout_ms);
+/*
+ * True if somebody stopped the process (SIGSTOP) and it has not been continued:
+ * what it does not do is then not its fault.
+ */
+bool monitor_is_stopped(const struct monitor *m);
+/* The failure that such a one is; what: "while the machine was built", ... */
+void monitor_fail_stopped(struct failure *f, const char *when);
+/* What a machine that ended by MONITOR_EXIT_HOST_ERROR says of the host. */
+void monitor_fail_host(const struct monitor_exit *e, struct failure *f);
 /* Its process id, for measurements; -1 once reaped. */
 pid_t monitor_pid(const struct monitor *m);
 /* Kills and reaps what is left, and frees. NULL is fine. */

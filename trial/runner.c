@@ -3,7 +3,6 @@
 #include "trial/runner.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -16,12 +15,10 @@
 
 #include "base/io.h"
 #include "base/text.h"
-#include "base/units.h"
 #include "trial/host.h"
 #include "trial/keeper_runner.h"
 
 #define MS 1000000ull /* nanoseconds */
-#define STATS_EVERY_NS (200 * MS)
 /* A monitor that has been told to stop does so at once; this is generous. */
 #define STOP_TIMEOUT_NS (10000 * MS)
 
@@ -33,6 +30,7 @@ enum source {
     SOURCE_STDERR,
     SOURCE_SIGNAL,
     SOURCE_CONSOLE,
+    SOURCE_CLOCK,
     SOURCE_COUNT
 };
 
@@ -94,12 +92,12 @@ void runner_enter_phase(struct runner *r, enum runner_phase phase,
         r->spec->progress(r->spec->progress_ctx, name);
 }
 
-void runner_begin_workload(struct runner *r)
+void runner_begin_workload(struct runner *r, uint64_t since_ns)
 {
     const struct trial_spec *s = r->spec;
 
     r->facts->workload_may_run = true;
-    r->result->exec_ns = io_now_ns();
+    r->result->exec_ns = since_ns;
     if (s->timeout_ms > 0)
         r->deadline_ns = r->result->exec_ns + s->timeout_ms * MS;
     if (s->cpu_time_ms > 0 || s->disk_ends)
@@ -114,7 +112,8 @@ size_t runner_add_output(struct runner *r, struct output *o, const void *bytes,
     if (o->dropped > 0 && o->accepted >= o->limit && !r->result->hit_output) {
         r->result->hit_output = true;
         runner_event(r, "limit", "output");
-        if (r->spec->output_ends && r->phase == RUNNER_EXEC) {
+        if (r->spec->output_ends && r->phase == RUNNER_EXEC &&
+            !runner_is_late(r)) {
             r->facts->ended_by = LIMIT_OUTPUT;
             r->facts->limit_by_host = true;
             r->phase = RUNNER_OVER;
@@ -152,7 +151,7 @@ void runner_power_off(struct runner *r)
     agent_client_shutdown(r->client);
 }
 
-/* ---- signals, streams, clock ---- */
+/* ---- signals, streams ---- */
 
 static void on_signal(struct runner *r)
 {
@@ -197,104 +196,6 @@ static void on_output_ready(struct runner *r, struct output *o, uint32_t stream,
                     sink->file ? sink->file : name, strerror((int)-n));
 }
 
-/* The agent is lost, and no reason came from the monitor: it is the agent. */
-static void on_agent_lost(struct runner *r)
-{
-    char shown[200];
-
-    text_escape(agent_client_reason(r->client),
-                strlen(agent_client_reason(r->client)), shown, sizeof(shown));
-    if (!r->facts->workload_may_run)
-        runner_fail(r, "protocol_violation", r->machine->kernel_path,
-                    "use an image or initrd built by this version",
-                    "the guest's agent broke its protocol: %s", shown);
-    else
-        failure_set(&r->result->failure, "protocol_violation", "agent",
-                    "what the guest says cannot be trusted; look at its "
-                    "console with microsbx boot",
-                    "the guest's agent broke its protocol: %s", shown);
-    r->phase = RUNNER_OVER;
-}
-
-/* A guest must not hold the host by a file that never comes or goes. */
-static void on_file_timeout(struct runner *r)
-{
-    const struct trial_file *file = &r->spec->files[r->file_index];
-    char limit[40];
-
-    if (r->phase == RUNNER_PUT) {
-        units_format_duration(runner_file_ms(r), limit, sizeof(limit));
-        runner_fail(r, "put_failed", file->src, "try a smaller file",
-                    "cannot put %s to %s: the guest did not take it within %s",
-                    file->src, file->dst, limit);
-        return;
-    }
-    runner_time_out(r, "files");
-}
-
-static void on_clock(struct runner *r, uint64_t now)
-{
-    char limit[40];
-
-    if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
-        units_format_duration(r->spec->ready_ms, limit, sizeof(limit));
-        runner_fail(r, "guest_silent", r->machine->kernel_path,
-                    "microsbx boot with the same options shows its console; "
-                    "microsbx doctor looks at this host",
-                    "the guest's agent did not answer within %s", limit);
-    } else if (r->deadline_ns != 0 && now >= r->deadline_ns) {
-        if (r->phase == RUNNER_QUIESCE)
-            runner_quiesce_late(r);
-        else
-            runner_time_out(r, NULL);
-    } else if (r->file_deadline_ns != 0 && now >= r->file_deadline_ns) {
-        on_file_timeout(r);
-    } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
-        on_agent_lost(r);
-    }
-    if (r->phase == RUNNER_AGE && now >= r->old_enough_ns)
-        runner_is_old_enough(r);
-    if (r->nudge_at_ns != 0 && now >= r->nudge_at_ns) {
-        monitor_nudge(r->monitor);
-        r->nudge_at_ns = now + MONITOR_NUDGE_MS * MS;
-    }
-    if (r->stats_at_ns != 0 && now >= r->stats_at_ns) {
-        monitor_request_stats(r->monitor);
-        r->stats_at_ns = now + STATS_EVERY_NS;
-    }
-    keeper_on_clock(r->spec->keeper, now);
-}
-
-/* Milliseconds until something is due by the clock, -1 for never. */
-static int next_timeout(const struct runner *r, uint64_t now)
-{
-    uint64_t due = keeper_due_ns(r->spec->keeper);
-
-    if (r->phase < RUNNER_PUT && r->ready_deadline_ns < due)
-        due = r->ready_deadline_ns;
-    if (r->phase < RUNNER_PUT && !r->client && r->link.fd < 0 &&
-        r->link.retry_ns < due)
-        due = r->link.retry_ns;
-    if (r->deadline_ns != 0 && r->deadline_ns < due)
-        due = r->deadline_ns;
-    if (r->file_deadline_ns != 0 && r->file_deadline_ns < due)
-        due = r->file_deadline_ns;
-    if (r->old_enough_ns != 0 && r->old_enough_ns < due)
-        due = r->old_enough_ns;
-    if (r->nudge_at_ns != 0 && r->nudge_at_ns < due)
-        due = r->nudge_at_ns;
-    if (r->stats_at_ns != 0 && r->stats_at_ns < due)
-        due = r->stats_at_ns;
-    if (r->verdict_at_ns != 0 && r->verdict_at_ns < due)
-        due = r->verdict_at_ns;
-    if (due == UINT64_MAX)
-        return -1;
-    if (due <= now)
-        return 0;
-    due = (due - now + MS - 1) / MS;
-    return due > INT_MAX ? INT_MAX : (int)due;
-}
-
 /* ---- the loop ---- */
 
 static int sink_fd(const struct output *o, const struct trial_sink *sink)
@@ -324,6 +225,8 @@ static void fill_polls(const struct runner *r, struct pollfd *polls)
     polls[SOURCE_SIGNAL] = (struct pollfd){s->signal_fd, POLLIN, 0};
     polls[SOURCE_CONSOLE] = (struct pollfd){
         runner_console_wanted(r) ? r->console_fd : -1, POLLIN, 0};
+    /* Read by being armed anew: what is due by it is runner_on_clock's. */
+    polls[SOURCE_CLOCK] = (struct pollfd){r->timer_fd, POLLIN, 0};
 }
 
 static void on_agent(struct runner *r, short revents)
@@ -382,7 +285,8 @@ static void loop_until_over(struct runner *r)
                         "cannot reach the guest's agent: out of descriptors");
         fill_polls(r, polls);
         count = keeper_polls(r->spec->keeper, clients);
-        if (poll(polls, SOURCE_COUNT + count, next_timeout(r, now)) < 0) {
+        runner_arm_clock(r);
+        if (poll(polls, SOURCE_COUNT + count, -1) < 0) {
             if (errno != EINTR)
                 runner_fail(r, "host", "poll", NULL, "poll failed: %s",
                             strerror(errno));
@@ -390,7 +294,7 @@ static void loop_until_over(struct runner *r)
             dispatch(r, polls);
             keeper_dispatch(r->spec->keeper, clients, count);
         }
-        on_clock(r, io_now_ns());
+        runner_on_clock(r);
     }
 }
 
@@ -449,8 +353,10 @@ void runner_drain_output(struct runner *r)
 static int prepare(struct runner *r)
 {
     struct failure *f = &r->result->failure;
-    int ret = output_init(&r->out, &r->spec->out, r->spec->output_limit);
+    int ret = runner_init_clock(r);
 
+    if (ret == 0)
+        ret = output_init(&r->out, &r->spec->out, r->spec->output_limit);
     if (ret == 0)
         ret = output_init(&r->err, &r->spec->err, r->spec->output_limit);
     if (ret == 0 && !(r->spec->vm && r->spec->vm->monitor))
@@ -478,6 +384,7 @@ static void runner_fini(struct runner *r)
     digest_free(r->file_digest);
     io_close(&r->file_fd);
     io_close(&r->console_fd);
+    io_close(&r->timer_fd);
 }
 
 void trial_run(const struct trial_spec *spec, struct machine *machine,
@@ -491,6 +398,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         .facts = &ret_result->facts,
         .file_fd = -1,
         .console_fd = -1,
+        .timer_fd = -1,
     };
 
     memset(ret_result, 0, sizeof(*ret_result));
@@ -505,9 +413,10 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
     if (prepare(&r) == 0) {
         if (spec->no_agent) {
-            runner_begin_workload(&r);
+            runner_begin_workload(&r, ret_result->running_ns);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
         }
+        runner_event(&r, "running", NULL);
         loop_until_over(&r);
         runner_freeze(&r);
         if (!runner_leave_monitor(&r))

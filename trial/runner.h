@@ -4,6 +4,7 @@
  * user's streams, signals and the clock. Private to trial/.
  *
  * runner.c         the loop, its phases and its end
+ * runner_clock.c   what is due, and what is late
  * runner_monitor.c what the monitor's events mean
  * runner_agent.c   what the agent's events mean
  * runner_bare.c    the guest without an agent: its console, its last word
@@ -63,6 +64,8 @@ struct runner {
     uint64_t file_deadline_ns; /* of the file in progress; 0: none */
     struct digest *file_digest;
     int console_fd;                     /* our end; -1 */
+    int timer_fd;                       /* rings at armed_ns; -1 */
+    uint64_t armed_ns;                  /* UINT64_MAX: never */
     uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */
     uint64_t ready_deadline_ns;
     uint64_t deadline_ns;   /* of the workload; 0: none yet */
@@ -99,8 +102,21 @@ void runner_power_off(struct runner *r);
 /* One NDJSON line, if the user asked for them. */
 void runner_event(struct runner *r, const char *event, const char *detail);
 
-/* The workload may run from now on: its clock ticks. */
-void runner_begin_workload(struct runner *r);
+/* The workload may run: its clock ticks since then. */
+void runner_begin_workload(struct runner *r, uint64_t since_ns);
+
+/* The timer of the loop: 0 or a negative errno. */
+int runner_init_clock(struct runner *r) __attribute__((warn_unused_result));
+/* Before each poll: the timer is readable when something is due. */
+void runner_arm_clock(struct runner *r);
+/* Behind each poll, and what it brought: does what is due. */
+void runner_on_clock(struct runner *r);
+/*
+ * Called behind an event by which the workload would end (or a file of it be
+ * there) and before it is believed. True: it came after the deadline, and the
+ * trial is timed out.
+ */
+bool runner_is_late(struct runner *r);
 /* Says which phase it is, to whoever wants to know. */
 void runner_enter_phase(struct runner *r, enum runner_phase phase,
                         const char *name);

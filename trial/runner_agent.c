@@ -168,11 +168,12 @@ static int request_exec(struct runner *r)
 static void start_exec(struct runner *r)
 {
     bool send = r->spec->restore && r->spec->restore->send;
+    uint64_t now = io_now_ns();
     int ret;
 
     if (!r->spec->argv && !send) {
         /* Clients of the keeper bring the commands. */
-        runner_begin_workload(r);
+        runner_begin_workload(r, now);
         keeper_on_ready(r->spec->keeper);
         return;
     }
@@ -189,7 +190,7 @@ static void start_exec(struct runner *r)
     }
     r->exec_live = true;
     r->stdin_open = r->spec->stdin_fd >= 0 || send;
-    runner_begin_workload(r);
+    runner_begin_workload(r, now);
 }
 
 /* The files are in: the command, or what comes without one. */
@@ -274,6 +275,8 @@ static void on_exec_failed(void *arg, uint32_t id,
         return;
     }
     r->exec_live = false;
+    if (runner_is_late(r))
+        return;
     r->result->exec_end_ns = io_now_ns();
     if (exec_result_failed(r->result, r->spec, failure->reason, failure->err,
                            &why)) {
@@ -314,6 +317,8 @@ static void on_exec_exit(void *arg, uint32_t id,
         return;
     }
     r->exec_live = false;
+    if (runner_is_late(r))
+        return;
     /* That of a quiesce stays: an agent that never parks must not hold us. */
     if (r->phase == RUNNER_EXEC)
         r->deadline_ns = 0;
@@ -357,6 +362,9 @@ static void on_file_done(void *arg, uint32_t id,
         keeper_on_file_done(r->spec->keeper, id, done, local_err);
         return;
     }
+    /* Half of it, or one that came too late, is removed at the end. */
+    if (runner_is_late(r))
+        return;
     file = &r->spec->files[r->file_index];
     if (file->get && error == 0)
         error = local_err = cut_file(r->file_fd);

@@ -53,7 +53,7 @@ void runner_watch_ready(struct runner *r, const void *bytes, size_t len)
         else
             w->len = RUNNER_LINE_MAX + 1; /* too long to be it */
     }
-    if (!w->seen)
+    if (!w->seen || runner_is_late(r))
         return;
     runner_event(r, "warm", NULL);
     r->spec->freeze->waiting = !r->spec->no_agent;

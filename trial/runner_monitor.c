@@ -30,8 +30,10 @@ static void fail_never_booted(struct runner *r, const char *cause,
 
 static void fail_host_error(struct runner *r, const struct monitor_exit *e)
 {
-    runner_fail(r, "host_error", "microsbx-vmm", "look at the host's log",
-                "the monitor could not go on: %s", strerror(-e->error));
+    struct failure f = {0};
+
+    monitor_fail_host(e, &f);
+    runner_fail_with(r, &f);
 }
 
 /* The words are made by a monitor that the guest may own by now. */
@@ -44,6 +46,14 @@ static void fail_emulation(struct runner *r, const struct monitor_exit *e)
                 "run microsbx doctor: a KVM that interprets guest kernels "
                 "lacks instructions; else keep the evidence",
                 "KVM could not run the guest any further: %s", shown);
+}
+
+/* Ways to end that are the guest's own: what it does too late is a timeout. */
+static bool is_guests_end(enum monitor_exit_reason reason)
+{
+    return reason == MONITOR_EXIT_POWER_OFF || reason == MONITOR_EXIT_RESET ||
+           reason == MONITOR_EXIT_TRIPLE_FAULT ||
+           reason == MONITOR_EXIT_PANIC || reason == MONITOR_EXIT_DEBUG;
 }
 
 static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
@@ -62,6 +72,8 @@ static void on_machine_exit(struct runner *r, const struct monitor_exit *e)
         return; /* we stopped it, or asked for it */
     }
     runner_event(r, "machine_end", monitor_exit_reason_name(e->reason));
+    if (is_guests_end(e->reason) && runner_is_late(r))
+        return;
     r->phase = RUNNER_OVER;
     if (runner_bare_status(r, e))
         return;
@@ -176,7 +188,7 @@ void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
                         "lies), or use --overlay memory",
                         "this host had no room left for what the guest wrote");
     }
-    if (r->phase != RUNNER_EXEC)
+    if (r->phase != RUNNER_EXEC || runner_is_late(r))
         return;
     if (cpu_limit > 0 && stats->guest_cpu_ns > cpu_limit) {
         r->result->hit_cpu = true;
@@ -190,16 +202,21 @@ void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
     }
 }
 
+static void on_lie(struct runner *r)
+{
+    r->facts->monitor_fault = true;
+    r->facts->cause = "monitor_lied";
+    r->phase = RUNNER_OVER;
+}
+
 bool runner_on_monitor(struct runner *r)
 {
     struct monitor_event event;
 
     monitor_receive(r->monitor, &event);
     switch (event.kind) {
-    case MONITOR_EVENT_RUNNING:
-        r->result->running_ns = event.running_ns;
-        r->facts->guest_ran = true;
-        runner_event(r, "running", NULL);
+    case MONITOR_EVENT_RUNNING: /* once, and that was before */
+        on_lie(r);
         break;
     case MONITOR_EVENT_DIAL:
         vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);

@@ -43,6 +43,17 @@ static int build_prove_start(struct runner *r,
     return ret;
 }
 
+/* It has been told to start: what it says now is to be believed, or a fault. */
+static int await_running(struct runner *r)
+{
+    struct failure *f = &r->result->failure;
+    int ret = monitor_await_running(r->monitor, &r->result->running_ns, f);
+
+    r->facts->guest_ran = ret == 0 || ret == -EPROTO;
+    r->facts->monitor_fault = ret == -EPROTO;
+    return ret;
+}
+
 static int start_monitor(struct runner *r)
 {
     struct monitor_names names = machine_names(r->machine);
@@ -61,7 +72,7 @@ static int start_monitor(struct runner *r)
         ret =
             monitor_build_and_start(r->monitor, &r->machine->config, &names, f);
     vm_config_fini(&r->machine->config);
-    return ret;
+    return ret == 0 ? await_running(r) : ret;
 }
 
 /* The machine of the trial before, paused and rolled back: goes on. */
@@ -69,6 +80,7 @@ static int continue_machine(struct runner *r)
 {
     struct trial_vm *vm = r->spec->vm;
     struct trial_result *result = r->result;
+    uint64_t began;
     int ret;
 
     r->monitor = vm->monitor;
@@ -80,11 +92,13 @@ static int continue_machine(struct runner *r)
     /* Whoever looks has run a guest before. */
     result->proof.exposed = true;
     ret = runner_prove(r);
+    /* Whoever says when it went on may be the guest's by now: from here. */
+    began = io_now_ns();
     if (ret == 0)
         ret = monitor_resume(r->monitor, &result->failure);
     if (ret != 0)
         return ret;
-    result->running_ns = io_now_ns();
+    result->running_ns = began;
     r->facts->guest_ran = true;
     return 0;
 }

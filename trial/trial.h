@@ -178,7 +178,7 @@ struct trial_result {
     struct trial_file_result files[TRIAL_FILES_MAX];
     bool hit_timeout, hit_output, hit_disk, hit_pids, hit_memory, hit_cpu;
     double started_at;    /* seconds since 1970, host */
-    uint64_t started_ns;  /* CLOCK_MONOTONIC at each step; 0: not reached */
+    uint64_t started_ns;  /* io_now_ns at each step; 0: not reached */
     uint64_t running_ns;  /* first KVM_RUN */
     uint64_t hello_ns;    /* its agent's hello */
     uint64_t ready_ns;    /* the agent serves (restored: has acknowledged) */

@@ -70,7 +70,7 @@ enum monitor_msg {
 
     MONITOR_READY = 65,        /* empty */
     MONITOR_ERROR = 66,        /* struct monitor_error */
-    MONITOR_RUNNING = 67,      /* u64 CLOCK_MONOTONIC ns */
+    MONITOR_RUNNING = 67,      /* u64 io_now_ns */
     MONITOR_VSOCK_DIAL = 68,   /* u64 token, u32 port */
     MONITOR_STATS = 69,        /* struct monitor_stats */
     MONITOR_EXIT = 70,         /* struct monitor_exit */
@@ -138,7 +138,7 @@ enum monitor_exit_reason {
 };
 
 struct monitor_stats {
-    uint64_t first_run_ns;  /* CLOCK_MONOTONIC of the first KVM_RUN */
+    uint64_t first_run_ns;  /* io_now_ns of the first KVM_RUN */
     uint64_t exits;         /* KVM_RUN returns, all vCPUs */
     uint64_t guest_cpu_ns;  /* CPU time of all vCPU threads */
     uint64_t device_cpu_ns; /* CPU time of the device thread */

@@ -133,6 +133,21 @@ GUEST spin
     jmp .
 END_GUEST spin
 
+/* Power-off some seconds later: after 2^33 ticks of the time stamp counter. */
+GUEST ends_later
+    PUT 's'
+    rdtsc
+    leal 2(%rdx), %ebx
+    movl %eax, %ecx
+1:  rdtsc
+    cmpl %ebx, %edx
+    jb 1b
+    ja 2f
+    cmpl %ecx, %eax
+    jb 1b
+2:  POWER_OFF
+END_GUEST ends_later
+
 GUEST halt
     PUT 'h'
     cli
