@@ -99,6 +99,8 @@ static int restore_machine(struct run *run, struct failure *f)
 
     run->opened = ret == 0;
     if (ret == 0)
+        snapshot_limits_told(run->verb, &run->machine, &run->machine_spec);
+    if (ret == 0)
         ret = run_options_add_manifest(&run->opts, &snapshot->manifest, f);
     if (ret == 0)
         ret = snapshot_source_check_host(&run->source,

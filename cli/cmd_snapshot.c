@@ -334,11 +334,35 @@ const struct verb VERB_SNAPSHOT_EXPORT = {
     .main = export_main,
 };
 
+static const struct option_spec IMPORT_OPTIONS[] = {
+    {"size-limit", 0, "SIZE", false,
+     "The most that the snapshot may take of the disk: an archive can unpack "
+     "to hundreds of times its size. Default: nine tenths of what is free."},
+    {NULL, 0, NULL, false, NULL},
+};
+static const struct option_group IMPORT_GROUP = {"Options", IMPORT_OPTIONS};
+
+static int read_size_limit(const struct options *options, uint64_t *ret_limit,
+                           struct failure *f)
+{
+    unsigned long long limit = 0;
+    int ret = options_get_size(options, "size-limit", &limit, f);
+
+    if (ret == 0 && limit == 0 && options_has(options, "size-limit")) {
+        failure_set(f, "usage", "size-limit", "give a size",
+                    "option --size-limit: 0 would leave no room at all");
+        ret = -EINVAL;
+    }
+    if (ret == 0)
+        *ret_limit = limit;
+    return ret;
+}
+
 static int import_main(const struct verb *verb, int argc, char **argv)
 {
     struct watch watch = {.fd = -1};
-    const struct snapshot_archive_options archive = {.cancelled = was_cancelled,
-                                                     .ctx = &watch};
+    struct snapshot_archive_options archive = {.cancelled = was_cancelled,
+                                               .ctx = &watch};
     char id[DIGEST_HEX_SIZE];
     struct options options;
     struct failure f = {0};
@@ -347,7 +371,9 @@ static int import_main(const struct verb *verb, int argc, char **argv)
 
     if (status >= 0)
         return status;
-    ret = cli_watch_signals(false, &watch.fd, &f);
+    ret = read_size_limit(&options, &archive.size_limit, &f);
+    if (ret == 0)
+        ret = cli_watch_signals(false, &watch.fd, &f);
     if (ret == 0)
         ret = snapshot_import(options.positional[0], options.positional[1],
                               &archive, id, &f);
@@ -359,13 +385,13 @@ static int import_main(const struct verb *verb, int argc, char **argv)
 
 const struct verb VERB_SNAPSHOT_IMPORT = {
     .name = "snapshot import",
-    .synopsis = "FILE DIR",
+    .synopsis = "[--size-limit SIZE] FILE DIR",
     .summary = "Unpack such a file into a new snapshot, and print its id.",
     .description =
         "Every file is checked against the manifest before the snapshot "
         "appears. Compare the id with the one you were told: it covers all.",
     .example = "  microsbx snapshot import warm.msbx ./warm\n",
-    .groups = {NULL},
+    .groups = {&IMPORT_GROUP, NULL},
     .main = import_main,
 };
 

@@ -16,6 +16,7 @@
 #include "base/units.h"
 #include "cli/machine_options.h"
 #include "cli/run_options.h"
+#include "cli/snapshot_options.h"
 #include "cli/snapshot_verbs.h"
 #include "trial/fitness.h"
 #include "trial/live.h"
@@ -69,7 +70,9 @@ static const struct option_spec SPECS[] = {
      "the guest, and it runs for a minute before the freeze. One CPU."},
     {"from", 0, "BASE", false,
      "Start from another snapshot in place of booting, and store only what "
-     "has changed since (pages, clusters). BASE must stay where it is found."},
+     "has changed since (pages, clusters). BASE must stay where it is found. "
+     "It "
+     "fixes the machine: -m and --cpus say what it may ask for at most."},
     {"from-vm", 0, "NAME", false,
      "A machine that runs (run -d --name NAME): it stands still for a moment, "
      "and goes on. What it is doing goes on in each trial, too."},
@@ -190,8 +193,8 @@ static int read_spec(struct create *c, struct failure *f)
 static int open_parent(struct create *c, struct failure *f)
 {
     static const char *const FIXED[] = {
-        "image", "kernel", "initrd",   "append", "memory",       "cpus",
-        "disk",  "vsock",  "platform", "config", "without-base", NULL};
+        "image", "kernel",   "initrd", "append",       "disk",
+        "vsock", "platform", "config", "without-base", NULL};
     struct snapshot_open_options open_options = {.cancelled = was_cancelled,
                                                  .ctx = c};
     const char *base = options_get(&c->options, "from");
@@ -211,6 +214,8 @@ static int open_parent(struct create *c, struct failure *f)
     if (ret == 0)
         ret = machine_restore(&c->machine_spec, c->parent, &c->machine, f);
     if (ret == 0)
+        snapshot_limits_told(c->verb, &c->machine, &c->machine_spec);
+    if (ret == 0)
         ret = run_options_add_manifest(&c->opts, &c->parent->manifest, f);
     return ret;
 }
@@ -222,7 +227,7 @@ static int open_machine(struct create *c, struct failure *f)
     if (ret != 0)
         return ret;
     if (options_has(&c->options, "from")) {
-        c->machine_spec.disk_limit = 0;
+        snapshot_limits_read(&c->options, &c->machine_spec);
         ret = open_parent(c, f);
     } else {
         c->machine_spec.debug_exit = c->opts.spec.no_agent;

@@ -327,6 +327,10 @@ int detach_set_machine(struct detach *d, const struct machine *machine,
 
     record->memory_bytes = machine->config.memory_bytes;
     record->cpu_count = machine->config.cpu_count;
+    for (uint32_t i = 0; snapshot && i < machine->config.disk_count; i++) {
+        if (machine->config.disks[i].mode == VM_DISK_COW)
+            record->disk_limit = machine->config.disks[i].overlay_limit;
+    }
     if (snapshot) {
         const struct snapshot_manifest *m = &snapshot->manifest;
 

@@ -23,7 +23,9 @@ static const struct option_spec SPECS[] = {
      "Start from this snapshot in place of booting. It fixes the machine: of "
      "the machine options only --image (compared), --disk FILE,id=ID (another "
      "base of the same size), --vsock, --overlay, --disk-limit and --jail go "
-     "with it."},
+     "with it, and -m and --cpus as the most that it may ask for. By default a "
+     "snapshot that was not made here may have half of this host's memory, all "
+     "of its CPUs and --disk-limit 1G."},
     {"send", 0, "FILE", false,
      "Give FILE to the process that waits in the snapshot, in place of running "
      "a COMMAND; - or -i: standard input. Its input begins with one line, "
@@ -102,9 +104,8 @@ static int check_alone(const struct options *options, struct failure *f)
 
 static int check_fixed(const struct options *options, struct failure *f)
 {
-    static const char *const FIXED[] = {"kernel", "initrd", "append",
-                                        "memory", "cpus",   "platform",
-                                        "config", NULL};
+    static const char *const FIXED[] = {"kernel",   "initrd", "append",
+                                        "platform", "config", NULL};
     const char *name = first_given(options, FIXED);
 
     return name ? fail_option(name,
@@ -249,18 +250,46 @@ static int check_request(const struct machine_spec *spec,
     return ret;
 }
 
-static void fill_spec(const struct options *options,
-                      const struct snapshot_manifest *m,
-                      struct machine_spec *spec)
+void snapshot_limits_read(const struct options *options,
+                          struct machine_spec *spec)
 {
-    spec->memory_bytes = m->memory_bytes;
-    spec->cpu_count = m->cpus;
-    if (options_has(options, "disk-limit"))
-        return;
-    for (uint32_t i = 0; i < m->disk_count; i++) {
-        if (m->disks[i].mode == VM_DISK_COW)
-            spec->disk_limit = m->disks[i].limit;
+    spec->memory_allowed =
+        options_has(options, "memory") ? spec->memory_bytes : 0;
+    spec->cpus_allowed = options_has(options, "cpus") ? spec->cpu_count : 0;
+    if (!options_has(options, "disk-limit"))
+        spec->disk_limit = 0;
+}
+
+void snapshot_limits_told(const struct verb *verb,
+                          const struct machine *machine,
+                          struct machine_spec *spec)
+{
+    const struct vm_config *config = &machine->config;
+    char has[32];
+
+    units_format_size(config->memory_bytes, has, sizeof(has));
+    if (spec->memory_allowed > config->memory_bytes)
+        fprintf(stderr, "microsbx %s: the snapshot fixes the memory: %s\n",
+                verb->name, has);
+    if (spec->cpus_allowed > config->cpu_count)
+        fprintf(stderr, "microsbx %s: the snapshot fixes the CPUs: %u\n",
+                verb->name, config->cpu_count);
+    spec->memory_bytes = config->memory_bytes;
+    spec->cpu_count = config->cpu_count;
+    for (uint32_t i = 0; i < config->disk_count; i++) {
+        if (config->disks[i].mode == VM_DISK_COW)
+            spec->disk_limit = config->disks[i].overlay_limit;
     }
+    if (spec->disk_limit == 0) /* it has no such disk */
+        spec->disk_limit = MACHINE_DISK_LIMIT_DEFAULT;
+    spec->disk_lowered = machine->disk_lowered;
+    if (!spec->disk_lowered)
+        return;
+    units_format_size(spec->disk_limit, has, sizeof(has));
+    fprintf(stderr,
+            "microsbx %s: a disk may be changed by %s: the snapshot asks for "
+            "more, and was not made here; --disk-limit allows it\n",
+            verb->name, has);
 }
 
 static int check_manifest(const struct options *options,
@@ -338,7 +367,9 @@ int snapshot_source_open(const struct options *options, bool has_command,
         ret = read_workload(options, has_command, source, f);
     if (ret == 0)
         ret = check_request(spec, source->snapshot, f);
-    fill_spec(options, &source->snapshot->manifest, spec);
+    snapshot_limits_read(options, spec);
+    spec->memory_bytes = source->snapshot->manifest.memory_bytes;
+    spec->cpu_count = source->snapshot->manifest.cpus;
     return ret;
 }
 

@@ -3,7 +3,7 @@
 #ifndef MICROSBX_CLI_SNAPSHOT_OPTIONS_H
 #define MICROSBX_CLI_SNAPSHOT_OPTIONS_H
 
-#include "cli/options.h"
+#include "cli/cli.h"
 #include "trial/machine_spec.h"
 #include "trial/trial.h"
 
@@ -35,6 +35,18 @@ int snapshot_source_open(const struct options *options, bool has_command,
                          struct machine_spec *spec,
                          struct snapshot_source *source, struct failure *f)
     __attribute__((warn_unused_result));
+
+/*
+ * A machine that is restored: the options -m, --cpus and --disk-limit say what
+ * the snapshot may ask for. Fills these fields of spec, which was read from the
+ * options; and, when it was restored, tells the user what it has in their place
+ * and puts that into spec, for the result.
+ */
+void snapshot_limits_read(const struct options *options,
+                          struct machine_spec *spec);
+void snapshot_limits_told(const struct verb *verb,
+                          const struct machine *machine,
+                          struct machine_spec *spec);
 
 /* Can this host restore it? kvm_fd is borrowed. */
 int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,

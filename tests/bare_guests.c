@@ -67,6 +67,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(ready) \
     X(ready_counts) \
     X(ready_fills) \
+    X(ready_tells) \
     X(ready_again)
 /* clang-format on */
 

@@ -7,6 +7,7 @@
 
 #include "trial/machine_parts.h"
 #include "trial/snapshot.h"
+#include "trial/snapshot_limits.h"
 
 static int fail_host(int error, struct failure *f)
 {
@@ -35,7 +36,8 @@ static int restore_disk(struct machine *m, const struct machine_spec *spec,
     memcpy(ret->id, disk->id, sizeof(ret->id));
     error = copy_fd(files->base_fd, &ret->fd, f);
     if (error == 0 && disk->mode == VM_DISK_COW) {
-        ret->overlay_limit = spec->disk_limit ? spec->disk_limit : disk->limit;
+        ret->overlay_limit = snapshot_limits_disk(disk->limit, m->snapshot->id,
+                                                  spec, &m->disk_lowered);
         error = copy_fd(files->cow_fd, &ret->layer_fd, f);
         if (error == 0)
             error = machine_open_overlay(spec->overlay_in_memory,
@@ -79,16 +81,18 @@ int machine_restore(const struct machine_spec *spec,
                     struct machine *ret_machine, struct failure *f)
 {
     struct machine *m = ret_machine;
-    int ret = 0;
+    int ret;
 
     memset(m, 0, sizeof(*m));
     vm_config_init(&m->config);
     m->snapshot = snapshot;
     restore_numbers(m);
     m->config.cpu_compared = spec->cpu_compared;
+    ret = snapshot_limits_check(&snapshot->manifest, snapshot->id,
+                                snapshot->dir, spec, f);
     /* What messages call the thing that runs. */
     m->kernel_path = strdup(snapshot->dir);
-    if (!m->kernel_path)
+    if (ret == 0 && !m->kernel_path)
         ret = fail_host(-ENOMEM, f);
     if (ret == 0)
         ret = copy_fd(snapshot->state_fd, &m->config.state_fd, f);

@@ -45,10 +45,14 @@ struct machine_spec {
     enum machine_platform platform;
     bool overlay_in_memory;
     uint64_t disk_limit; /* bytes an overlay may hold */
-    char *vsock_path;    /* or NULL */
-    uint64_t guest_cid;  /* 3 or more; private to the machine */
-    bool debug_exit;     /* has the debug-exit port: no agent will speak */
-    bool cpu_compared;   /* fitness_cpu_known */
+    bool disk_lowered;   /* less than the snapshot asks for: for the result */
+    /* The most that a snapshot may ask for; 0: see trial/snapshot_limits.h. */
+    uint64_t memory_allowed;
+    uint64_t cpus_allowed;
+    char *vsock_path;   /* or NULL */
+    uint64_t guest_cid; /* 3 or more; private to the machine */
+    bool debug_exit;    /* has the debug-exit port: no agent will speak */
+    bool cpu_compared;  /* fitness_cpu_known */
     unsigned disk_count;
     struct disk_spec disks[VM_DISKS_MAX];
 };
@@ -64,6 +68,7 @@ struct machine {
     char *vsock_path; /* a socket we made there and remove; or NULL */
     uint64_t guest_cid;
     const struct snapshot *snapshot; /* borrowed: restored from it; or NULL */
+    bool disk_lowered; /* restored, with a lower limit than it asks for */
 };
 
 void machine_spec_init(struct machine_spec *spec);
@@ -90,8 +95,10 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
 
 /*
  * The same for a machine that is restored: what it is comes from the snapshot
- * (borrowed while the machine lives, its descriptors duplicated); of spec only
- * overlay_in_memory, disk_limit (0: the snapshot's) and vsock_path count.
+ * (borrowed while the machine lives, its descriptors duplicated), as far as
+ * this host and its user allow it (trial/snapshot_limits.h); of spec only
+ * overlay_in_memory, disk_limit (0: what the snapshot may have),
+ * memory_allowed, cpus_allowed and vsock_path count.
  */
 int machine_restore(const struct machine_spec *spec,
                     const struct snapshot *snapshot,

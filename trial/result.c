@@ -171,12 +171,18 @@ static json_t *limits_object(const struct trial_spec *spec,
                             : json_null());
     json_object_set_new(o, "output",
                         json_integer((json_int_t)spec->output_limit));
-    json_object_set_new(o, "disk", json_integer((json_int_t)m->disk_limit));
+    json_object_set_new(o, "disk",
+                        m->disk_limit ? json_integer((json_int_t)m->disk_limit)
+                                      : json_null());
     json_object_set_new(o, "pids",
                         spec->no_agent ? json_null()
                                        : json_integer(spec->pids_limit));
     json_object_set_new(o, "memory", json_integer((json_int_t)m->memory_bytes));
     json_object_set_new(o, "cpus", json_integer((json_int_t)m->cpu_count));
+    /* Less than the snapshot asks for, because it was not made here. */
+    json_object_set_new(o, "lowered",
+                        m->disk_lowered ? json_pack("[s]", "disk")
+                                        : json_array());
     return o;
 }
 

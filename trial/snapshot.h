@@ -22,10 +22,12 @@
  *   snapshot_cpu, snapshot_kvm, snapshot_page_size    not on this host
  *   snapshot_image       it is of another image
  *   snapshot_disk        a disk that does not fit
+ *   snapshot_limit       it asks for more than it may have here
  *   snapshot_changed     a file is not what it was when it was opened
  *   snapshot_exists      the output exists
  *   snapshot_write       it cannot be written (no space, I/O error, ...)
  *   snapshot_archive     not an archive, or a damaged one
+ *   snapshot_size        an archive unpacks to more than it may
  *   snapshot_unreadable  an I/O error or a missing permission
  */
 #ifndef MICROSBX_TRIAL_SNAPSHOT_H

@@ -27,6 +27,9 @@
 #include "trial/snapshot_manifest.h"
 
 struct snapshot_archive_options {
+    /* import: the most that the snapshot may take of the disk; 0: nine tenths
+     * of what is free there */
+    uint64_t size_limit;
     bool (*cancelled)(void *ctx); /* asked now and then; or NULL */
     void *ctx;
 };
@@ -42,7 +45,9 @@ int snapshot_export(const char *dir, const char *path,
 
 /*
  * Unpacks to the new directory out_dir, published by one rename as by
- * snapshot_writer. 0, or a negative errno with *f filled; then nothing is left.
+ * snapshot_writer. What the archive unpacks to is counted in blocks of the
+ * disk, holes not included; it ends with snapshot_size at the first that is too
+ * many. 0, or a negative errno with *f filled; then nothing is left.
  */
 int snapshot_import(const char *path, const char *out_dir,
                     const struct snapshot_archive_options *options,

@@ -37,11 +37,13 @@ static const struct {
     {"snapshot_kvm", "use a host whose kernel offers it"},
     {"snapshot_page_size", "use a host with pages of that size"},
     {"snapshot_image", "leave the image out, or create the snapshot anew"},
+    {"snapshot_limit", "say by an option that this host is to give it"},
     {"snapshot_changed",
      "leave the files of a snapshot alone while it is used"},
     {"snapshot_exists", "choose another name, or remove it first"},
     {"snapshot_write", "make room, or write somewhere else"},
     {"snapshot_archive", "get the archive again, or export it anew"},
+    {"snapshot_size", "make room, or give a --size-limit, if you trust it"},
     {"snapshot_unreadable", "check permissions and the disk"},
 };
 

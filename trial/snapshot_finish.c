@@ -12,6 +12,7 @@
 
 #include "base/io.h"
 #include "base/num.h"
+#include "trial/snapshot_limits.h"
 #include "trial/snapshot_writer_internal.h"
 
 static int fail_saved(const struct snapshot_writer *w, const char *what,
@@ -468,7 +469,7 @@ static void set_parent(const struct snapshot_writer *w,
     memcpy(m->parent_root, w->parent->manifest.root, sizeof(m->parent_root));
 }
 
-static int publish(struct snapshot_writer *w, struct failure *f)
+static int publish(struct snapshot_writer *w, const char *id, struct failure *f)
 {
     struct snapshot_open_options options = {
         .no_bases = w->without_base,
@@ -490,6 +491,8 @@ static int publish(struct snapshot_writer *w, struct failure *f)
         places[used++] = w->parents[i];
     options.parents = places;
     ret = snapshot_stage_publish(&w->stage, &options, f);
+    if (ret == 0)
+        snapshot_made_leave(id);
     free(places);
     return ret;
 }
@@ -514,5 +517,5 @@ int snapshot_writer_finish(struct snapshot_writer *w,
     if (ret != 0)
         return snapshot_stage_fail(&w->stage, ret, "write its files", f);
     ret = write_manifest(w, m, ret_id, f);
-    return ret == 0 ? publish(w, f) : ret;
+    return ret == 0 ? publish(w, ret_id, f) : ret;
 }

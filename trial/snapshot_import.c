@@ -9,13 +9,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/num.h"
+#include "base/units.h"
 #include "trial/snapshot_archive.h"
 #include "trial/snapshot_internal.h"
 #include "trial/snapshot_stream.h"
+
+/* Where the file system does not say how much is free. */
+#define SIZE_LIMIT_UNKNOWN ((uint64_t)16 << 30)
 
 /* An import under way. */
 struct importer {
@@ -25,6 +30,9 @@ struct importer {
     struct snapshot_stage stage;
     struct snapshot_member member; /* what was unpacked: the manifest */
     uint32_t count;                /* files in the archive */
+    uint64_t limit;                /* bytes that may be written */
+    uint64_t written;              /* so far, in blocks */
+    bool limit_given;              /* by the user */
     uint8_t *buf;                  /* SPARSE_BUFFER bytes; owned */
     struct failure *f;
 };
@@ -35,11 +43,25 @@ static int fail_archive(const struct importer *im, const char *why)
                          "cannot import %s: %s", im->path, why);
 }
 
+static int fail_size(const struct importer *im)
+{
+    char limit[32], why[128];
+
+    units_format_size(im->limit, limit, sizeof(limit));
+    snprintf(why, sizeof(why), "it unpacks to more than %s, %s", limit,
+             im->limit_given ? "the --size-limit"
+                             : "nine tenths of what is free there");
+    return snapshot_fail(im->f, -EFBIG, "snapshot_size", im->path,
+                         "cannot import %s: %s", im->path, why);
+}
+
 /* What reading the stream, or writing a file, has ended with. */
 static int fail_error(const struct importer *im, int error)
 {
     if (error == -EBADMSG)
         return fail_archive(im, "the archive is damaged or cut short");
+    if (error == -EFBIG && im->written > im->limit)
+        return fail_size(im);
     return snapshot_stage_fail(&im->stage, error, "unpack the archive into it",
                                im->f);
 }
@@ -82,6 +104,25 @@ static int expect_name(struct importer *im, const char *name)
     return ret;
 }
 
+/*
+ * Counts the blocks from `offset` on that are not counted yet, up to *counted:
+ * a single byte takes a whole one. -EFBIG if they are too many.
+ */
+static int count_blocks(struct importer *im, uint64_t offset, uint64_t len,
+                        uint64_t *counted)
+{
+    uint64_t start = offset / SPARSE_BLOCK * SPARSE_BLOCK;
+    uint64_t end = num_align_up(offset + len, SPARSE_BLOCK);
+
+    if (start < *counted)
+        start = *counted;
+    if (end > start) {
+        im->written += end - start;
+        *counted = end;
+    }
+    return im->written > im->limit ? -EFBIG : 0;
+}
+
 static int copy_extent(struct importer *im, int fd, uint64_t offset,
                        uint64_t len)
 {
@@ -105,7 +146,7 @@ static int copy_extent(struct importer *im, int fd, uint64_t offset,
 /* Extents up to the end mark, within the file and in order. */
 static int copy_extents(struct importer *im, int fd, uint64_t bytes)
 {
-    uint64_t at = 0;
+    uint64_t at = 0, counted = 0;
 
     for (;;) {
         uint64_t offset = 0, len = 0;
@@ -119,7 +160,9 @@ static int copy_extents(struct importer *im, int fd, uint64_t bytes)
             return -EBADMSG;
         if (len == 0)
             return offset == bytes ? 0 : -EBADMSG;
-        ret = copy_extent(im, fd, offset, len);
+        ret = count_blocks(im, offset, len, &counted);
+        if (ret == 0)
+            ret = copy_extent(im, fd, offset, len);
         if (ret != 0)
             return ret;
         at = offset + len;
@@ -247,11 +290,28 @@ static int publish(struct importer *im)
     return snapshot_stage_publish(&im->stage, &options, im->f);
 }
 
+/* Nobody said how much: most of what is free, but not all of it. */
+static int set_limit(struct importer *im)
+{
+    struct statvfs fs;
+
+    if (im->limit_given)
+        return 0;
+    if (fstatvfs(im->stage.folder_fd, &fs) != 0)
+        return fail_error(im, -errno);
+    /* Some file systems of programs tell nothing. */
+    im->limit = fs.f_blocks == 0 ? SIZE_LIMIT_UNKNOWN
+                                 : fs.f_bavail * fs.f_frsize / 10 * 9;
+    return 0;
+}
+
 static int import_fd(struct importer *im, int fd, const char *out_dir,
                      char ret_id[DIGEST_HEX_SIZE])
 {
     int ret = snapshot_stage_begin(out_dir, &im->stage, im->f);
 
+    if (ret == 0)
+        ret = set_limit(im);
     if (ret == 0)
         ret = unpack(im, fd);
     if (ret == 0)
@@ -270,7 +330,12 @@ int snapshot_import(const char *path, const char *out_dir,
                     char ret_id[DIGEST_HEX_SIZE], struct failure *f)
 {
     struct importer im = {
-        .path = path, .cancel = {options->cancelled, options->ctx}, .f = f};
+        .path = path,
+        .cancel = {options->cancelled, options->ctx},
+        .limit = options->size_limit,
+        .limit_given = options->size_limit != 0,
+        .f = f,
+    };
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     int ret;
 

@@ -161,6 +161,8 @@ int snapshot_member_fd(const struct snapshot_member *member, const char *name);
 
 /* ${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/NAME; the caller frees; or NULL. */
 char *snapshot_cache_dir(const char *name);
+/* Like mkdir -p, 0700; what fails is found when a file is made in it. */
+void snapshot_make_folders(const char *folder);
 
 /* The id in dir's manifest.sha256, unchecked: 0 or a negative errno. */
 int snapshot_read_id(int dir_fd, char ret_id[DIGEST_HEX_SIZE])

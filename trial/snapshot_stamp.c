@@ -144,8 +144,7 @@ int64_t snapshot_settles_at(const struct snapshot *snapshot)
     return newest;
 }
 
-/* Like mkdir -p; what fails is found when the stamp is written. */
-static void make_folders(const char *folder)
+void snapshot_make_folders(const char *folder)
 {
     char *path = strdup(folder);
 
@@ -168,7 +167,7 @@ void snapshot_stamp_leave(const struct snapshot *snapshot)
 
     if (path && text && len <= STAMP_MAX &&
         snapshot_settles_at(snapshot) < snapshot->watch->opened_ns) {
-        make_folders(folder);
+        snapshot_make_folders(folder);
         (void)!whole_file_write(path, text, len);
     }
     free(text);

@@ -374,6 +374,80 @@ START_TEST(built_by_hand_is_accepted)
 }
 END_TEST
 
+/* ---- how much it may unpack to ------------------------------------------- */
+
+/* What the import says with this limit; it must leave nothing behind if it is
+ * refused. */
+static int import_within(uint64_t limit, struct failure *f)
+{
+    const struct snapshot_archive_options options = {.size_limit = limit};
+    char id[DIGEST_HEX_SIZE];
+    int ret = snapshot_import(archive, out, &options, id, f);
+
+    ck_assert_uint_eq(snapshot_rig_entries(snapshot_rig_path(&rig, "s")),
+                      ret == 0 ? 2 : 1);
+    return ret;
+}
+
+/* What the snapshot's files take of their disk. */
+static uint64_t blocks_of(const char *dir)
+{
+    static const char *const own[] = {"manifest.json", "manifest.sha256"};
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < ARRAY_SIZE(rest) + ARRAY_SIZE(own); i++) {
+        char path[200];
+        struct stat st;
+
+        snprintf(path, sizeof(path), "%s/%s", dir,
+                 i < ARRAY_SIZE(rest) ? rest[i] : own[i - ARRAY_SIZE(rest)]);
+        ck_assert_int_eq(stat(path, &st), 0);
+        sum += (uint64_t)st.st_blocks * 512;
+    }
+    return sum;
+}
+
+START_TEST(size_is_limited)
+{
+    uint64_t size = blocks_of(dir_a);
+    struct failure f = {.code = ""};
+
+    must_export(dir_a);
+    ck_assert_int_eq(import_within(size - 1, &f), -EFBIG);
+    ck_assert_str_eq(f.code, "snapshot_size");
+    ck_assert_ptr_nonnull(strstr(f.message, "--size-limit"));
+    ck_assert_int_eq(import_within(1, &f), -EFBIG);
+    ck_assert_str_eq(f.code, "snapshot_size");
+    ck_assert_msg(import_within(size, &f) == 0, "%s", f.message);
+}
+END_TEST
+
+/* One byte in each block of the memory takes all of them. */
+START_TEST(scattered_bytes_are_counted_as_blocks)
+{
+    struct failure f = {.code = ""};
+
+    put_manifest(8);
+    for (unsigned i = 0; i < 4; i++)
+        put_file(rest[i], rest[i]);
+    put_head("memory", RIG_MEMORY);
+    for (uint64_t at = 0; at < RIG_MEMORY; at += 4096) {
+        put64(at + 7);
+        put64(1);
+        put("x", 1);
+    }
+    put64(RIG_MEMORY);
+    put64(0);
+    put_file("state", "state");
+    pack();
+    ck_assert_int_eq(import_within(RIG_MEMORY, &f), -EFBIG);
+    ck_assert_str_eq(f.code, "snapshot_size");
+    /* Where there is room it is refused for what it is. */
+    ck_assert_int_lt(import_within(RIG_MEMORY * 2, &f), 0);
+    ck_assert_str_eq(f.code, "snapshot_damaged");
+}
+END_TEST
+
 static void hostile_names(int how)
 {
     static const char *const names[] = {
@@ -534,6 +608,8 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, hostile_names_are_refused, 0, 7);
     tcase_add_loop_test(tc, hostile_frames_are_refused, 0, 15);
     tcase_add_test(tc, zeros_become_holes);
+    tcase_add_test(tc, size_is_limited);
+    tcase_add_test(tc, scattered_bytes_are_counted_as_blocks);
 }
 
 int main(void)

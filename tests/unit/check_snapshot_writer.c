@@ -341,8 +341,8 @@ START_TEST(killed_at_every_step)
 END_TEST
 
 /* Behind the name: the sync of the folder it is in; the stamp is made, written
- * and named. */
-#define LATE_STEPS_MAX 4
+ * and named; that it was made here is remembered. */
+#define LATE_STEPS_MAX 5
 
 /* Out of space at every step: a sentence, and nothing is there. */
 START_TEST(no_space_at_every_step)

@@ -220,6 +220,21 @@ socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$work/sockets/planted"
     equal "without them nothing is found" "$(leftovers)" ""
 }
 
+# edit_manifest DIR STATEMENTS: changes a manifest m by Python, and its digest
+# with it.
+edit_manifest() {
+    chmod u+w "$1"/manifest.*
+    python3 - "$1" "$2" <<'P'
+import hashlib, json, sys
+path = sys.argv[1] + '/manifest'
+m = json.load(open(path + '.json'))
+exec(sys.argv[2])
+text = json.dumps(m, sort_keys=True, separators=(',', ':')) + '\n'
+open(path + '.json', 'w').write(text)
+open(path + '.sha256', 'w').write(hashlib.sha256(text.encode()).hexdigest() + '\n')
+P
+}
+
 run_tests() {
     local name began
     [ $# -gt 0 ] ||

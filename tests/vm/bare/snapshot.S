@@ -680,6 +680,29 @@ GUEST ready_fills
 9:  POWER_OFF
 END_GUEST ready_fills
 
+/*
+ * Says that it is ready; then, when a snapshot of it has been made, what lies at
+ * 3 MiB, where it wrote a word before.
+ */
+GUEST ready_tells
+    movl $0x300000, %edi
+    movl $0x7470656b, (%rdi) /* "kept" */
+    movb $'\n', 4(%rdi)
+    SAY_READY
+    rdtsc
+    movl %eax, %ebx
+1:  rdtsc
+    subl %ebx, %eax
+    cmpl $0x60000000, %eax
+    jb 1b
+    movl $0x300000, %esi
+    movl $5, %ecx
+    movl $SERIAL, %edx
+    cld
+    rep outsb
+    POWER_OFF
+END_GUEST ready_tells
+
 /* Says so again and again, for a snapshot made of a snapshot. */
 GUEST ready_again
     cld
