@@ -91,11 +91,6 @@ static int read_strings(const struct options *options,
 
         if (!value)
             continue;
-        if (value[0] == '\0' && strcmp(strings[i].name, "append") != 0) {
-            failure_set(f, "usage", strings[i].name, "leave it out instead",
-                        "option --%s: the value is empty", strings[i].name);
-            return -EINVAL;
-        }
         if (machine_spec_set(strings[i].field, value) != 0) {
             failure_set(f, "host", "memory", NULL, "out of memory");
             return -EINVAL;

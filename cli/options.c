@@ -75,12 +75,29 @@ static int fail_unknown(const struct verb *verb, const char *word,
     return -EINVAL;
 }
 
+/* What cannot be named by nothing: most likely a variable that is unset. */
+static bool needs_text(const struct option_spec *spec)
+{
+    static const char *const words[] = {"FILE", "UDS", "BASE", "NAME|DIR"};
+
+    for (size_t i = 0; spec->arg && i < ARRAY_SIZE(words); i++) {
+        if (strncmp(spec->arg, words[i], strlen(words[i])) == 0)
+            return true;
+    }
+    return spec->arg && strcmp(spec->arg, "NAME") == 0;
+}
+
 static int add_value(struct options *o, const struct option_spec *spec,
                      const char *value, struct failure *f)
 {
     if (!spec->repeatable && options_has(o, spec->name)) {
         failure_set(f, "usage", spec->name, "give it once",
                     "option --%s was given twice", spec->name);
+        return -EINVAL;
+    }
+    if (value && value[0] == '\0' && needs_text(spec)) {
+        failure_set(f, "usage", spec->name, "leave it out instead",
+                    "option --%s: the value is empty", spec->name);
         return -EINVAL;
     }
     if (o->count == OPTION_VALUES_MAX) {

@@ -19,6 +19,13 @@ static bool fail_status(struct trial_result *result,
     facts->has_status = true;
     facts->exit_code = found ? 126 : 127;
     facts->cause = found ? "not_executable" : "not_found";
+    if (spec->argv && spec->argv[0][0] == '\0') {
+        failure_set(f, facts->cause, "COMMAND",
+                    "give a program's name (is a variable unset?)",
+                    "cannot run a command in the guest: its name, the first "
+                    "word, is empty");
+        return true;
+    }
     failure_set(f, facts->cause, exec_result_name(spec),
                 found ? NULL : "check the command and the image",
                 "cannot run %s in the guest: %s", exec_result_name(spec),

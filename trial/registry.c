@@ -302,6 +302,11 @@ static int fail_unknown(const char *name, struct failure *f)
     struct failure ignored = {0};
     size_t count = 0;
 
+    if (name[0] == '\0') {
+        failure_set(f, "no_machine", "NAME", remedy,
+                    "the name of the machine is empty");
+        return -ENOENT;
+    }
     if (registry_names(&names, &count, &ignored) == 0)
         near = text_nearest(name, (const char *const *)names);
     if (near)

@@ -326,6 +326,9 @@ static int open_dir(struct snapshot_member *member, const char *dir,
                     struct failure *f)
 {
     member->dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (dir[0] == '\0')
+        return snapshot_fail(f, -ENOENT, "snapshot_missing", "DIR",
+                             "the path of the snapshot is empty");
     if (member->dir_fd < 0 && errno == ENOENT)
         return snapshot_fail(f, -ENOENT, "snapshot_missing", dir,
                              "there is no snapshot %s", dir);

@@ -19,6 +19,8 @@ static const struct option_spec SPECS[] = {
     {"cpus", 0, "N", false, "CPUs."},
     {"tty", 't', NULL, false, "A terminal."},
     {"interactive", 'i', NULL, false, "Input."},
+    {"json", 0, "FILE|-", false, "A result."},
+    {"name", 0, "NAME", false, "A name."},
     {NULL, 0, NULL, false, NULL},
 };
 static const struct option_group GROUP = {"Options", SPECS};
@@ -170,6 +172,8 @@ static const struct {
     {"--tty=yes", "tty", "takes no value", ""},
     {"--memory 1G -m 2G", "memory", "was given twice", "once"},
     {"-tt", "tty", "was given twice", "once"},
+    {"--json=", "json", "option --json: the value is empty", "leave it out"},
+    {"--name=", "name", "option --name: the value is empty", "leave it out"},
 };
 
 START_TEST(test_refused)

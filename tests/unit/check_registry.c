@@ -106,6 +106,9 @@ START_TEST(test_life)
     ck_assert_int_eq(registry_remove(&e), 0);
     ck_assert(!exists("box"));
     ck_assert_int_eq(registry_find("box", &found, &f), -ENOENT);
+    ck_assert_str_eq(f.message, "there is no machine named box");
+    ck_assert_int_eq(registry_find("", &found, &f), -ENOENT);
+    ck_assert_str_eq(f.message, "the name of the machine is empty");
 }
 END_TEST
 
