@@ -61,17 +61,30 @@ int cli_fail(const struct verb *verb, const struct failure *failure)
     return EXIT_INFRA;
 }
 
-int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
+/* Blocked, it would be kept for us although nobody wants us to see it. */
+static void watch(sigset_t *set, int number)
+{
+    struct sigaction now;
+
+    if (sigaction(number, NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+        sigaddset(set, number);
+}
+
+int cli_watch_signals(unsigned also, int *ret_fd, struct failure *f)
 {
     sigset_t set;
     int fd;
 
     sigemptyset(&set);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGHUP);
-    if (window_size)
-        sigaddset(&set, SIGWINCH);
+    watch(&set, SIGINT);
+    watch(&set, SIGTERM);
+    watch(&set, SIGHUP);
+    if (also & CLI_WATCH_WINDOW)
+        watch(&set, SIGWINCH);
+    if (also & CLI_WATCH_TRIAL) {
+        watch(&set, SIGTSTP);
+        watch(&set, SIGXCPU);
+    }
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of a write */

@@ -58,12 +58,19 @@ int cli_need_names(const struct options *options, int min, int max,
 /* Prints "microsbx VERB: message" and the remedy to stderr; returns 125. */
 int cli_fail(const struct verb *verb, const struct failure *failure);
 
+/* Signals that are watched beside SIGINT, SIGTERM and SIGHUP. */
+#define CLI_WATCH_WINDOW (1u << 0) /* SIGWINCH */
+/* For who runs a trial: SIGTSTP, since its clock cannot be stopped, and
+ * SIGXCPU, which is the host's limit and not the trial's. */
+#define CLI_WATCH_TRIAL (1u << 1)
+
 /*
- * Turns SIGINT, SIGTERM and SIGHUP (and SIGWINCH, if asked for) into reads of
- * a descriptor, and ignores what would end or stop this process in passing
- * (SIGPIPE, SIGTTOU, SIGXFSZ). 0, or a negative errno with *f filled.
+ * Turns signals into reads of a descriptor, and ignores what would end or stop
+ * this process in passing (SIGPIPE, SIGTTOU, SIGXFSZ). One that was ignored
+ * when this process started (nohup, a shell's background) stays so. 0, or a
+ * negative errno with *f filled.
  */
-int cli_watch_signals(bool window_size, int *ret_fd, struct failure *f)
+int cli_watch_signals(unsigned also, int *ret_fd, struct failure *f)
     __attribute__((warn_unused_result));
 
 /*

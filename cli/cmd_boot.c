@@ -377,7 +377,7 @@ static int boot_main(const struct verb *verb, int argc, char **argv)
         ret = machine_options_read(options, &spec, &f);
     }
     if (ret == 0)
-        ret = cli_watch_signals(false, &b.signal_fd, &f);
+        ret = cli_watch_signals(0, &b.signal_fd, &f);
     if (ret == 0)
         ret = boot_prepare(&b, &spec, &f);
     if (ret == 0)

@@ -103,7 +103,7 @@ static int prepare(struct exec *x, struct failure *f)
         ret = run_options_need_command(
             &x->opts, "microsbx exec NAME -- python3 -c 'print(1)'", f);
     if (ret == 0)
-        ret = cli_watch_signals(true, &s->signal_fd, f);
+        ret = cli_watch_signals(CLI_WATCH_WINDOW, &s->signal_fd, f);
     if (ret == 0)
         ret = live_open(name, &x->live, f);
     if (ret != 0)

@@ -60,6 +60,10 @@ static void show_progress(void *ctx, const char *phase)
         fputs("booting the machine ...", stderr);
     else if (!strcmp(phase, "put") || !strcmp(phase, "run"))
         fputs("\r\033[K", stderr);
+    else if (!strcmp(phase, TRIAL_NOT_STOPPED))
+        fputs("\r\033[Kmicrosbx run: not stopped: the trial's clock would go "
+              "on; Ctrl-C ends it\n",
+              stderr);
     fflush(stderr);
 }
 
@@ -171,7 +175,8 @@ static int read_options(struct run *run, struct failure *f)
             &run->opts, "microsbx run --image python -- python3 -c 'print(1)'",
             f);
     if (ret == 0)
-        ret = cli_watch_signals(true, &s->signal_fd, f);
+        ret = cli_watch_signals(CLI_WATCH_WINDOW | CLI_WATCH_TRIAL,
+                                &s->signal_fd, f);
     if (ret == 0)
         ret = machine_options_read(&run->options, &run->machine_spec, f);
     if (ret == 0 && detached)

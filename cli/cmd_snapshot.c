@@ -309,7 +309,7 @@ static int export_main(const struct verb *verb, int argc, char **argv)
 
     if (status >= 0)
         return status;
-    ret = cli_watch_signals(false, &watch.fd, &f);
+    ret = cli_watch_signals(0, &watch.fd, &f);
     if (ret == 0)
         ret = snapshot_export(options.positional[0], options.positional[1],
                               &archive, &f);
@@ -373,7 +373,7 @@ static int import_main(const struct verb *verb, int argc, char **argv)
         return status;
     ret = read_size_limit(&options, &archive.size_limit, &f);
     if (ret == 0)
-        ret = cli_watch_signals(false, &watch.fd, &f);
+        ret = cli_watch_signals(0, &watch.fd, &f);
     if (ret == 0)
         ret = snapshot_import(options.positional[0], options.positional[1],
                               &archive, id, &f);

@@ -100,6 +100,7 @@ static void show_progress(void *ctx, const char *phase)
         {"quiesce", "making the guest ready to be frozen"},
         {"save", "saving memory, devices and disks"},
         {"publish", "checking and publishing"},
+        {TRIAL_NOT_STOPPED, "not stopped: Ctrl-C ends it"},
     };
     const struct create *c = ctx;
 
@@ -274,7 +275,7 @@ static int prepare(struct create *c, struct failure *f)
     int ret = read_spec(c, f);
 
     if (ret == 0)
-        ret = cli_watch_signals(false, &c->opts.spec.signal_fd, f);
+        ret = cli_watch_signals(CLI_WATCH_TRIAL, &c->opts.spec.signal_fd, f);
     if (ret == 0)
         ret = open_machine(c, f);
     if (ret == 0)
@@ -486,7 +487,7 @@ static int ask_keeper(struct create *c, struct live *live, struct failure *f)
                         "cannot write the snapshot there: %s", strerror(-ret));
     }
     if (ret == 0)
-        ret = cli_watch_signals(false, &c->opts.spec.signal_fd, f);
+        ret = cli_watch_signals(0, &c->opts.spec.signal_fd, f);
     if (ret == 0)
         ret = live_snapshot(live, &request, c->opts.spec.signal_fd, &done, f);
     if (ret != 0)

@@ -104,7 +104,7 @@ static int print_files(const struct options *options, const struct snapshot *a,
         failure_set(f, "host", "memory", NULL, "out of memory");
         return -ENOMEM;
     }
-    ret = cli_watch_signals(false, &files.signal_fd, f);
+    ret = cli_watch_signals(0, &files.signal_fd, f);
     if (ret == 0)
         ret = snapshot_files(a, b, &files, &count, f);
     if (ret == 0)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,8 +21,9 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
-#include "base/patience.h"
 #include "base/num.h"
+#include "base/patience.h"
+#include "base/signals.h"
 #include "base/standard_fds.h"
 #include "trial/monitor_handle.h"
 
@@ -61,9 +63,11 @@ static void exec_monitor(const char *path, int sock, pid_t parent)
     sigset_t none;
     bool ready;
 
+    /* Also one that is sent to both of us now: blocked so far, it is lost. */
+    if (signals_ignore_group() != 0)
+        _exit(127);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
     setsid();
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
@@ -149,19 +153,6 @@ bool monitor_is_stopped(const struct monitor *m)
            waitid(P_PID, (id_t)m->pid, &info, WSTOPPED | WNOHANG | WNOWAIT) ==
                0 &&
            info.si_pid == m->pid;
-}
-
-void monitor_fail_stopped(struct failure *f, const char *when)
-{
-    failure_set(f, "monitor_stopped", "microsbx-vmm",
-                "look who stops processes on this host",
-                "the monitor was stopped from outside (SIGSTOP) %s", when);
-}
-
-void monitor_fail_host(const struct monitor_exit *e, struct failure *f)
-{
-    failure_set(f, "host_error", "microsbx-vmm", "look at the host's log",
-                "the monitor could not go on: %s", strerror(-e->error));
 }
 
 static void fail_gone(struct monitor *m, int error, struct failure *f)
@@ -504,16 +495,29 @@ const char *monitor_reason(const struct monitor *m)
     return m->reason;
 }
 
+/* Its own clock and the limit's are not the same: half a second is as good. */
+static bool has_used_up_cpu(const struct rusage *used)
+{
+    const struct timeval *u = &used->ru_utime, *s = &used->ru_stime;
+    uint64_t ms = (uint64_t)(u->tv_sec + s->tv_sec) * 1000 +
+                  (uint64_t)(u->tv_usec + s->tv_usec) / 1000;
+    struct rlimit limit;
+
+    return getrlimit(RLIMIT_CPU, &limit) == 0 &&
+           limit.rlim_cur != RLIM_INFINITY && ms + 500 >= limit.rlim_cur * 1000;
+}
+
 /* Reaps if it has ended; true if it is (already) reaped. */
 static bool try_reap(struct monitor *m, int flags)
 {
+    struct rusage used = {0};
     int status = 0;
     pid_t pid;
 
     if (m->pid < 0)
         return true;
     do {
-        pid = waitpid(m->pid, &status, flags);
+        pid = wait4(m->pid, &status, flags, &used);
     } while (pid < 0 && errno == EINTR);
     if (pid == 0)
         return false;
@@ -521,6 +525,8 @@ static bool try_reap(struct monitor *m, int flags)
     m->end.exited = pid < 0 || WIFEXITED(status);
     m->end.exit_status = pid < 0 ? -1 : m->end.exited ? WEXITSTATUS(status) : 0;
     m->end.signal = m->end.exited ? 0 : WTERMSIG(status);
+    m->end.cpu_limit = (m->end.signal == SIGXCPU || m->end.signal == SIGKILL) &&
+                       !m->end.killed_here && has_used_up_cpu(&used);
     return true;
 }
 

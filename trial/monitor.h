@@ -43,6 +43,7 @@ struct monitor_end {
     int exit_status;
     int signal;
     bool killed_here; /* monitor_finish waited in vain and killed it */
+    bool cpu_limit;   /* by SIGXCPU or SIGKILL, and RLIMIT_CPU was used up */
     bool lied;        /* it had sent a message that cannot be read */
 };
 
@@ -172,6 +173,8 @@ struct monitor_end monitor_finish(struct monitor *m, int timeout_ms);
 bool monitor_is_stopped(const struct monitor *m);
 /* The failure that such a one is; what: "while the machine was built", ... */
 void monitor_fail_stopped(struct failure *f, const char *when);
+/* The host's limit of CPU time (RLIMIT_CPU) has come: who had it. */
+void monitor_fail_cpu_limit(struct failure *f, const char *who);
 /* What a machine that ended by MONITOR_EXIT_HOST_ERROR says of the host. */
 void monitor_fail_host(const struct monitor_exit *e, struct failure *f);
 /* Its process id, for measurements; -1 once reaped. */

@@ -157,6 +157,7 @@ static void on_signal(struct runner *r)
 {
     struct signalfd_siginfo info;
     uint16_t rows = 0, columns = 0;
+    struct failure f = {0};
     char message[64];
 
     if (read(r->spec->signal_fd, &info, sizeof(info)) != sizeof(info))
@@ -166,6 +167,17 @@ static void on_signal(struct runner *r)
             return;
         r->spec->winsize(r->spec->progress_ctx, &rows, &columns);
         agent_client_winsize(r->client, r->exec_id, rows, columns);
+        return;
+    }
+    if (info.ssi_signo == SIGTSTP) {
+        runner_event(r, TRIAL_NOT_STOPPED, NULL);
+        if (r->spec->progress)
+            r->spec->progress(r->spec->progress_ctx, TRIAL_NOT_STOPPED);
+        return;
+    }
+    if (info.ssi_signo == SIGXCPU) {
+        monitor_fail_cpu_limit(&f, "microsbx");
+        runner_fail_with(r, &f);
         return;
     }
     snprintf(message, sizeof(message), "cancelled by signal %s",

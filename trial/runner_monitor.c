@@ -137,12 +137,18 @@ static void on_monitor_gone(struct runner *r)
 {
     struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
     const char *why = monitor_reason(r->monitor);
+    struct failure f = {0};
     char how[64];
 
     r->machine_ended = true;
     monitor_end_describe(&end, how, sizeof(how));
     runner_event(r, "monitor_gone", how);
     r->phase = RUNNER_OVER;
+    if (end.cpu_limit && !end.lied) {
+        monitor_fail_cpu_limit(&f, "the monitor");
+        runner_fail_with(r, &f);
+        return;
+    }
     if (is_killed_outside(&end)) {
         runner_fail(r, "monitor_killed", "microsbx-vmm",
                     "look whether the host ran out of memory",

@@ -34,6 +34,8 @@ struct machine_record; /* machine_record.h */
 #define TRIAL_FILE_MS 120000u    /* that one file may take on its way */
 #define TRIAL_FILE_LIMIT ((uint64_t)100 << 20) /* of one fetched file */
 
+#define TRIAL_NOT_STOPPED "not_stopped"
+
 /* --put SRC:DST or --get SRC:DST */
 struct trial_file {
     bool get;
@@ -136,9 +138,11 @@ struct trial_spec {
     /* The machine there was before, in which exec ran; or NULL. */
     const struct machine_record *live;
     struct keeper *keeper; /* of a long-lived machine, or NULL */
-    int signal_fd;         /* SIGINT, SIGTERM, SIGHUP, SIGWINCH arrive here */
-    FILE *events;          /* NDJSON, or NULL */
-    /* Called when a phase begins ("boot", "run", ...); may be NULL. */
+    int signal_fd; /* SIGINT, SIGTERM, SIGHUP end it; SIGWINCH, SIGTSTP and
+                    * SIGXCPU may arrive here, too */
+    FILE *events;  /* NDJSON, or NULL */
+    /* Called when a phase begins ("boot", "run", ...), and for a SIGTSTP that
+     * was refused (TRIAL_NOT_STOPPED); may be NULL. */
     void (*progress)(void *ctx, const char *phase);
     void *progress_ctx;
     /* The terminal's new size after SIGWINCH; may be NULL. */

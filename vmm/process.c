@@ -9,26 +9,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "base/num.h"
+#include "base/signals.h"
 #include "base/standard_fds.h"
 #include "vmm/monitor_proto.h"
-
-/*
- * What a terminal or a closed pipe sends: the harness decides, not we. And
- * SIGXFSZ, so that a file size limit is an error of a write, not our end.
- */
-static const int ignored_signals[] = {SIGPIPE, SIGHUP, SIGINT, SIGQUIT,
-                                      SIGXFSZ};
-
-static int ignore_signals(void)
-{
-    const struct sigaction action = {.sa_handler = SIG_IGN};
-
-    for (size_t i = 0; i < ARRAY_SIZE(ignored_signals); i++)
-        if (sigaction(ignored_signals[i], &action, NULL) < 0)
-            return -errno;
-    return 0;
-}
 
 /*
  * All that the hard limit allows: a guest's connections cost a descriptor each
@@ -63,5 +46,6 @@ int process_confine(void)
     (void)mallopt(M_ARENA_MAX, 1);
     if (raise_descriptor_limit() < 0)
         return -errno;
-    return ignore_signals();
+    /* The harness decides when we end, and is told by its own signals. */
+    return signals_ignore_group();
 }

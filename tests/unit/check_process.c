@@ -51,7 +51,8 @@ static int confined(void)
         return 7;
     if (prctl(PR_GET_PDEATHSIG, &death) != 0 || death != SIGKILL)
         return 8;
-    if (!ignored(SIGPIPE) || !ignored(SIGXFSZ) || !ignored(SIGINT))
+    if (!ignored(SIGPIPE) || !ignored(SIGXFSZ) || !ignored(SIGINT) ||
+        !ignored(SIGTERM) || !ignored(SIGHUP) || !ignored(SIGUSR1))
         return 9;
     return 0;
 }

@@ -12,6 +12,9 @@
 # Everything happens below $work, which is in /tmp (in the emulated host the
 # project's folder has no sockets and no holes).
 cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
+# What was ignored when we started stays so, here and in what we start: a shell
+# in the background ignores SIGINT.
+unignored=(env --default-signal=HUP,INT,QUIT,TERM)
 build=$PWD/${BUILD:-build}
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/microsbx
 minimal=$cache/kernels/minimal/vmlinux
@@ -27,6 +30,7 @@ trap 'rm -rf "$work"' EXIT
 
 image=base kernel=$minimal # what trial() starts; no kernel: the image's own
 status='' json=''          # of the last trial
+wrap=()                    # a program and its options that starts microsbx
 failed=0
 
 skip() { printf 'skip - %s: %s\n' "$1" "$2"; }
@@ -77,17 +81,19 @@ until_true() {
 # command's output is in $work/out and $work/err, ours in $work/said.
 trial() {
     rm -f "$work/json" "$work/out" "$work/err"
-    "$microsbx" run ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
+    "${wrap[@]}" "$microsbx" run ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
         --json "$work/json" --stdout "$work/out" --stderr "$work/err" \
         "$@" >"$work/said" 2>&1
     status=$?
     json=$(cat "$work/json" 2>/dev/null)
 }
 
-# The same in the background; trial_end waits for it. $harness is its id.
+# The same in the background, with no signal ignored; trial_end waits for it.
+# $harness is its id.
 trial_begin() {
     rm -f "$work/json" "$work/out" "$work/err"
-    "$microsbx" run ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
+    "${unignored[@]}" "${wrap[@]}" "$microsbx" run \
+        ${image:+--image "$image"} ${kernel:+--kernel "$kernel"} \
         --json "$work/json" --stdout "$work/out" --stderr "$work/err" \
         "$@" >"$work/said" 2>&1 </dev/null &
     harness=$!

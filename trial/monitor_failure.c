@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What a person is told of a monitor that this host, and not its guest, kept
+ * from going on; see monitor.h.
+ */
+#include <string.h>
+
+#include "trial/monitor.h"
+
+void monitor_fail_stopped(struct failure *f, const char *when)
+{
+    failure_set(f, "monitor_stopped", "microsbx-vmm",
+                "look who stops processes on this host",
+                "the monitor was stopped from outside (SIGSTOP) %s", when);
+}
+
+void monitor_fail_cpu_limit(struct failure *f, const char *who)
+{
+    failure_set(f, "host_cpu_limit", who,
+                "raise this process's limit of CPU time (ulimit -t)",
+                "this host's limit of CPU time (RLIMIT_CPU) ended %s", who);
+}
+
+void monitor_fail_host(const struct monitor_exit *e, struct failure *f)
+{
+    failure_set(f, "host_error", "microsbx-vmm", "look at the host's log",
+                "the monitor could not go on: %s", strerror(-e->error));
+}
