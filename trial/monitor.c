@@ -30,6 +30,9 @@
 /* A slow host may take long to touch and load a large kernel. */
 #define BUILD_TIMEOUT_MS 60000
 #define PROBE_TIMEOUT_MS 60000
+/* The host has only to take it apart; a call that waits for storage may hold
+ * even that up, and must not hold us. */
+#define KILL_TIMEOUT_MS 3000
 
 /* The monitor program lies beside this one. */
 static int find_program(char *buf, size_t size, struct failure *f)
@@ -530,18 +533,31 @@ static bool try_reap(struct monitor *m, int flags)
     return true;
 }
 
-struct monitor_end monitor_finish(struct monitor *m, int timeout_ms)
+static bool reap_within(struct monitor *m, int timeout_ms)
 {
     uint64_t deadline = io_now_ns() + (uint64_t)timeout_ms * 1000000u;
 
     while (!try_reap(m, WNOHANG)) {
-        if (io_now_ns() >= deadline) {
-            kill(m->pid, SIGKILL);
-            m->end.killed_here = true;
-            try_reap(m, 0);
-            break;
-        }
+        if (io_now_ns() >= deadline)
+            return false;
         usleep(500);
+    }
+    return true;
+}
+
+struct monitor_end monitor_finish(struct monitor *m, int timeout_ms)
+{
+    if (m->end.left)
+        timeout_ms = 0; /* it was given its time */
+    if (reap_within(m, timeout_ms)) {
+        m->end.left = false;
+        return m->end;
+    }
+    if (!m->end.left) {
+        /* To give back much memory or large files is no fault of its own. */
+        m->end.killed_here = !monitor_is_exiting(m);
+        kill(m->pid, SIGKILL);
+        m->end.left = !reap_within(m, KILL_TIMEOUT_MS);
     }
     return m->end;
 }
@@ -563,7 +579,9 @@ void monitor_free(struct monitor *m)
 void monitor_end_describe(const struct monitor_end *end, char *buf,
                           unsigned size)
 {
-    if (end->exited)
+    if (end->left)
+        snprintf(buf, size, "not taken apart by the host yet");
+    else if (end->exited)
         snprintf(buf, size, "exit status %d", end->exit_status);
     else
         snprintf(buf, size, "killed by signal %d", end->signal);

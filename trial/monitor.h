@@ -44,6 +44,8 @@ struct monitor_end {
     int signal;
     bool killed_here; /* monitor_finish waited in vain and killed it */
     bool cpu_limit;   /* by SIGXCPU or SIGKILL, and RLIMIT_CPU was used up */
+    bool left;        /* killed, and the host has not taken it apart yet:
+                         neither exited nor signal says anything */
     bool lied;        /* it had sent a message that cannot be read */
 };
 
@@ -161,9 +163,38 @@ void monitor_receive(struct monitor *m, struct monitor_event *ret_event);
 /* Why the last event was GONE: a clause, or "". */
 const char *monitor_reason(const struct monitor *m);
 
+/* ---- without its help ----------------------------------------------------
+ *
+ * What the host does to the process and knows of it, whatever it is doing or
+ * has become.
+ */
+
 /*
- * Waits up to timeout_ms for the process to end, then kills it; reaps it.
- * Idempotent: later calls give the same answer.
+ * Stops all of it (SIGSTOP): once this has returned no vCPU executes another
+ * instruction, and nothing more is sent than what lies in the sockets. 0;
+ * -EBUSY: the same, but a thread of it is in the kernel and waits for the
+ * host's storage, so that it will not answer soon; -ESRCH: it is ending, or
+ * gone; -ETIMEDOUT: the host has not brought it to a halt yet.
+ */
+int monitor_suspend(struct monitor *m, int timeout_ms);
+/*
+ * Has it go on, for an order that ends the machine or pauses it: till then its
+ * vCPUs stay out of the guest. Pre: monitor_suspend, and built before.
+ */
+void monitor_continue(struct monitor *m);
+/* True if one of its threads waits for the host's storage now. */
+bool monitor_in_storage(const struct monitor *m);
+/* True if the host is taking it apart: none of its code runs any more. */
+bool monitor_is_exiting(const struct monitor *m);
+/* CPU time of its vCPUs as the host's scheduler has it; 0 if it does not say.
+ */
+uint64_t monitor_guest_cpu_ns(const struct monitor *m);
+
+/*
+ * Waits up to timeout_ms for the process to end, then kills it; reaps it. One
+ * that the host cannot take apart within some seconds more (it waits for
+ * storage) is left behind. Idempotent: later calls give the same answer, or a
+ * better one.
  */
 struct monitor_end monitor_finish(struct monitor *m, int timeout_ms);
 /*

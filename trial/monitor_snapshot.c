@@ -85,11 +85,20 @@ static int await_answer(struct monitor *m, const struct order *order)
     return -ESHUTDOWN;
 }
 
-static int fail_unanswered(const struct order *order, int error,
-                           struct failure *f)
+static int fail_unanswered(const struct monitor *m, const struct order *order,
+                           int error, struct failure *f)
 {
     switch (error) {
     case -ETIMEDOUT:
+        if (monitor_in_storage(m)) {
+            failure_set(f, "host_storage_slow", "microsbx-vmm",
+                        "look at the disks, their folders and TMPDIR on this "
+                        "host",
+                        "the machine cannot be %s: the monitor waits for this "
+                        "host's storage",
+                        order->verb);
+            break;
+        }
         failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",
                     "the machine cannot be %s: the monitor did not answer",
                     order->verb);
@@ -154,7 +163,7 @@ static int give_order(struct monitor *m, const struct order *order,
     if (ret == -ETIMEDOUT || ret == -ECANCELED)
         m->late_answer = order->answer;
     if (ret < 0)
-        return fail_unanswered(order, ret, f);
+        return fail_unanswered(m, order, ret, f);
     if (m->msg.type == MONITOR_ERROR)
         return fail_refused(m, order, f);
     return 0;

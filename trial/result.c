@@ -356,7 +356,9 @@ static void set_snapshot_fields(json_t *o, const struct trial_result *r,
                         r->rolled_back
                             ? json_integer((json_int_t)r->rollback.pages)
                             : json_null());
-    json_object_set_new(dirty, "clusters", json_integer((json_int_t)clusters));
+    json_object_set_new(dirty, "clusters",
+                        r->has_stats ? json_integer((json_int_t)clusters)
+                                     : json_null());
     json_object_set_new(o, "dirty", dirty);
 }
 

@@ -19,8 +19,6 @@
 #include "trial/keeper_runner.h"
 
 #define MS 1000000ull /* nanoseconds */
-/* A monitor that has been told to stop does so at once; this is generous. */
-#define STOP_TIMEOUT_NS (10000 * MS)
 
 enum source {
     SOURCE_MONITOR,
@@ -310,33 +308,6 @@ static void loop_until_over(struct runner *r)
     }
 }
 
-/* Stops the vCPUs first; then takes what the guest had sent by then. */
-static void stop_machine(struct runner *r)
-{
-    uint64_t deadline = io_now_ns() + STOP_TIMEOUT_NS;
-    bool told = false;
-
-    while (!r->machine_ended) {
-        struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
-
-        /* A busy one has no room for the word yet: say it again. */
-        if (!told)
-            told = monitor_stop(r->monitor) != -EAGAIN;
-        if (io_now_ns() >= deadline) {
-            r->facts->monitor_fault = true;
-            r->facts->cause = "monitor_hung";
-            break;
-        }
-        if (!runner_on_monitor(r))
-            (void)poll(&p, 1, 100);
-    }
-    if (r->client && r->facts->timed_out)
-        runner_agent_process(r, POLLIN);
-    if (r->result->has_stats)
-        runner_on_stats(r, &r->result->stats);
-    runner_reap_monitor(r);
-}
-
 void runner_drain_output(struct runner *r)
 {
     struct pollfd p[3];
@@ -430,9 +401,11 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         }
         runner_event(&r, "running", NULL);
         loop_until_over(&r);
+        if (r.facts->timed_out)
+            runner_halt(&r);
         runner_freeze(&r);
         if (!runner_leave_monitor(&r))
-            stop_machine(&r);
+            runner_stop_machine(&r);
         runner_drop_file(&r);
         runner_drain_output(&r);
     }

@@ -11,6 +11,7 @@
  * runner_restore.c the guest that comes from a snapshot
  * runner_vm.c      the monitor: a new one, or one that is rolled back
  * runner_freeze.c  the guest that becomes one
+ * runner_stop.c    the end of the machine, at the deadline and otherwise
  *
  * A trial with a keeper (keeper_runner.h) also serves its clients in the loop.
  */
@@ -74,6 +75,11 @@ struct runner {
     uint64_t nudge_at_ns;   /* emulated hosts only; 0: never */
     bool stats_seen;        /* the last request for counters was answered */
     bool machine_ended;     /* EXIT or GONE was seen */
+    bool halted;            /* at its deadline: nothing later counts */
+    bool storage_slow;      /* the monitor waited for the host's storage */
+    bool past_asking;       /* the monitor will not answer: only killed */
+    size_t console_left;    /* halted: bytes that were there to read by then */
+    uint64_t cpu_before_ns; /* of the vCPUs, when this trial began */
     struct line_watch ready; /* freeze->ready */
     uint64_t old_enough_ns;  /* RUNNER_AGE: till then */
     bool quiesced;           /* freeze: now */
@@ -144,6 +150,23 @@ bool runner_bare_status(struct runner *r, const struct monitor_exit *e);
 
 /* Called when something of a phase has ended: goes on, or to the next. */
 void runner_next_step(struct runner *r);
+
+/*
+ * The guest's time is over: stops the monitor as it stands, and takes what had
+ * come out of it by then: the agent's frames in our socket, the console's bytes
+ * in theirs, and no more of either. Once; later calls do nothing.
+ */
+void runner_halt(struct runner *r);
+/*
+ * A time has passed that the guest or the monitor had. If the monitor could not
+ * help it, because it waits for this host's storage, that is the reason for the
+ * end: true. Halts it to know.
+ */
+bool runner_blame_storage(struct runner *r, const char *what);
+/* Ends the machine, whatever the monitor has become. */
+void runner_stop_machine(struct runner *r);
+/* The vCPUs' time, as the host's scheduler counts it: a limit. */
+void runner_check_cpu(struct runner *r, uint64_t guest_cpu_ns);
 
 /* The monitor of this trial, with the guest running. 0 or a negative errno. */
 int runner_take_monitor(struct runner *r) __attribute__((warn_unused_result));

@@ -30,6 +30,8 @@ int runner_open_console(struct runner *r)
 
 bool runner_console_wanted(const struct runner *r)
 {
+    if (r->halted && r->console_left == 0)
+        return false;
     /* A guest faster than its reader waits, as on a real line. */
     return !r->spec->no_agent || relay_room(&r->out.relay) > 0;
 }
@@ -56,6 +58,8 @@ bool runner_on_console(struct runner *r)
     /* output_add would drop, and count, what its buffer does not hold. */
     if (r->spec->no_agent && relay_room(&r->out.relay) < size)
         size = relay_room(&r->out.relay);
+    if (r->halted && size > r->console_left)
+        size = r->console_left;
     n = read(r->console_fd, buf, size);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return false;
@@ -63,6 +67,8 @@ bool runner_on_console(struct runner *r)
         io_close(&r->console_fd);
         return false;
     }
+    if (r->halted)
+        r->console_left -= (size_t)n;
     if (r->spec->no_agent) {
         (void)runner_add_output(r, &r->out, buf, (size_t)n);
         runner_watch_ready(r, buf, (size_t)n);

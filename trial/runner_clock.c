@@ -48,6 +48,8 @@ static void on_file_timeout(struct runner *r)
     char limit[40];
 
     if (r->phase == RUNNER_PUT) {
+        if (runner_blame_storage(r, "did not take a file"))
+            return;
         units_format_duration(runner_file_ms(r), limit, sizeof(limit));
         runner_fail(r, "put_failed", file->src, "try a smaller file",
                     "cannot put %s to %s: the guest did not take it within %s",
@@ -93,10 +95,11 @@ static void check_deadlines(struct runner *r, uint64_t now)
 
     if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
         units_format_duration(r->spec->ready_ms, limit, sizeof(limit));
-        runner_fail(r, "guest_silent", r->machine->kernel_path,
-                    "microsbx boot with the same options shows its console; "
-                    "microsbx doctor looks at this host",
-                    "the guest's agent did not answer within %s", limit);
+        if (!runner_blame_storage(r, "did not answer"))
+            runner_fail(r, "guest_silent", r->machine->kernel_path,
+                        "microsbx boot with the same options shows its "
+                        "console; microsbx doctor looks at this host",
+                        "the guest's agent did not answer within %s", limit);
     } else if (is_past_deadline(r, now)) {
         runner_time_out(r, NULL);
     } else if (r->phase == RUNNER_QUIESCE && now >= r->deadline_ns) {
@@ -106,6 +109,17 @@ static void check_deadlines(struct runner *r, uint64_t now)
     } else if (r->verdict_at_ns != 0 && now >= r->verdict_at_ns) {
         on_agent_lost(r);
     }
+}
+
+/* The host's own count: a monitor that is busy, or worse, tells none. */
+static void check_cpu_here(struct runner *r)
+{
+    uint64_t ns;
+
+    if (r->spec->cpu_time_ms == 0)
+        return;
+    ns = monitor_guest_cpu_ns(r->monitor);
+    runner_check_cpu(r, ns > r->cpu_before_ns ? ns - r->cpu_before_ns : 0);
 }
 
 void runner_on_clock(struct runner *r)
@@ -123,6 +137,7 @@ void runner_on_clock(struct runner *r)
     }
     if (r->stats_at_ns != 0 && now >= r->stats_at_ns) {
         monitor_request_stats(r->monitor);
+        check_cpu_here(r);
         r->stats_at_ns = now + STATS_EVERY_NS;
     }
     keeper_on_clock(r->spec->keeper, now);

@@ -109,6 +109,8 @@ void runner_waiting_ended(struct runner *r)
 
 void runner_quiesce_late(struct runner *r)
 {
+    if (runner_blame_storage(r, "did not make ready to be frozen"))
+        return;
     runner_fail(r, "quiesce_failed", "agent",
                 "give it fewer --cpus or less to write back, or a faster host",
                 "the guest did not make ready to be frozen within %u s",

@@ -149,6 +149,13 @@ static void on_monitor_gone(struct runner *r)
         runner_fail_with(r, &f);
         return;
     }
+    if (end.left && !end.killed_here && !end.lied) {
+        runner_fail(r, "host_storage_slow", "microsbx-vmm",
+                    "look at the disk, its folder and TMPDIR on this host",
+                    "the monitor has ended, but this host has not taken it "
+                    "apart in time to tell why");
+        return;
+    }
     if (is_killed_outside(&end)) {
         runner_fail(r, "monitor_killed", "microsbx-vmm",
                     "look whether the host ran out of memory",
@@ -177,10 +184,20 @@ static bool disk_is_full(const struct runner *r,
                              (limit - limit / DISK_FULL_PART) / CLUSTER_SIZE);
 }
 
+void runner_check_cpu(struct runner *r, uint64_t guest_cpu_ns)
+{
+    uint64_t limit = r->spec->cpu_time_ms * MS;
+
+    if (r->phase != RUNNER_EXEC || limit == 0 || guest_cpu_ns <= limit)
+        return;
+    r->result->hit_cpu = true;
+    r->facts->timed_out = true;
+    r->facts->cause = "cpu_time";
+    r->phase = RUNNER_OVER;
+}
+
 void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
 {
-    uint64_t cpu_limit = r->spec->cpu_time_ms * MS;
-
     for (uint32_t i = 0; i < stats->disk_count; i++) {
         if (disk_is_full(r, stats, i))
             r->result->hit_disk = true;
@@ -196,12 +213,8 @@ void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
     }
     if (r->phase != RUNNER_EXEC || runner_is_late(r))
         return;
-    if (cpu_limit > 0 && stats->guest_cpu_ns > cpu_limit) {
-        r->result->hit_cpu = true;
-        r->facts->timed_out = true;
-        r->facts->cause = "cpu_time";
-        r->phase = RUNNER_OVER;
-    } else if (r->result->hit_disk && r->spec->disk_ends) {
+    runner_check_cpu(r, stats->guest_cpu_ns);
+    if (r->phase == RUNNER_EXEC && r->result->hit_disk && r->spec->disk_ends) {
         r->facts->ended_by = LIMIT_DISK;
         r->facts->limit_by_host = true;
         r->phase = RUNNER_OVER;
@@ -225,7 +238,10 @@ bool runner_on_monitor(struct runner *r)
         on_lie(r);
         break;
     case MONITOR_EVENT_DIAL:
-        vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);
+        if (r->halted)
+            monitor_dial_reply(r->monitor, event.dial_token, -1);
+        else
+            vsock_dial_answer(r->monitor, &event, r->machine->vsock_path);
         break;
     case MONITOR_EVENT_STATS:
         r->result->stats = event.stats;
@@ -292,9 +308,11 @@ void runner_blame_kept(struct runner *r)
  */
 void runner_reap_monitor(struct runner *r)
 {
-    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
+    struct monitor_end end =
+        monitor_finish(r->monitor, r->past_asking ? 0 : REAP_TIMEOUT_MS);
 
-    if (!r->result->has_stats || end.exited || end.signal == SIGKILL)
+    if (!r->result->has_stats || end.exited || end.left ||
+        end.signal == SIGKILL)
         return;
     r->facts->monitor_fault = true;
     r->facts->cause = fault_cause(&end);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/io.h"
 #include "trial/runner.h"
@@ -100,6 +101,8 @@ static int continue_machine(struct runner *r)
         return ret;
     result->running_ns = began;
     r->facts->guest_ran = true;
+    if (r->spec->cpu_time_ms > 0)
+        r->cpu_before_ns = monitor_guest_cpu_ns(r->monitor);
     return 0;
 }
 
@@ -148,6 +151,15 @@ static bool may_go_on(const struct runner *r)
            !facts->host_failed && !facts->cancelled && !facts->protocol_broken;
 }
 
+/* The guest's time was over when it said this: it is no trial's. */
+static void drop_console(struct runner *r)
+{
+    uint8_t buf[4096];
+
+    while (r->console_fd >= 0 && read(r->console_fd, buf, sizeof(buf)) > 0)
+        continue;
+}
+
 /*
  * The roll-back, with all that the guest said taken before and after: what is
  * still in the monitor when it is rolled back goes out then. False: the machine
@@ -158,13 +170,18 @@ static bool roll_back(struct runner *r)
     struct failure f = {0};
 
     runner_drain_output(r);
+    if (r->halted)
+        drop_console(r);
     if (!may_go_on(r) ||
         monitor_rollback(r->monitor, &r->result->rollback, &f) != 0)
         return false;
     r->result->rolled_back = true;
     if (!runner_forget_events(r))
         return false;
-    runner_drain_output(r);
+    if (r->halted)
+        drop_console(r);
+    else
+        runner_drain_output(r);
     return may_go_on(r);
 }
 
@@ -173,14 +190,14 @@ bool runner_leave_monitor(struct runner *r)
     struct trial_vm *vm = r->spec->vm;
     struct failure f = {0};
 
-    if (!may_go_on(r))
+    if (!may_go_on(r) || r->past_asking)
         return false;
+    if (r->halted)
+        monitor_continue(r->monitor);
     ask_for_stats(r);
     if (!r->stats_seen || !may_go_on(r) || monitor_pause(r->monitor, &f) != 0)
         return false;
     r->result->has_stats = true;
-    if (r->client && r->facts->timed_out)
-        runner_agent_process(r, POLLIN);
     if (!roll_back(r))
         return false;
     vm->monitor = r->monitor;

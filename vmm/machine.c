@@ -44,7 +44,7 @@ void machine_end(struct machine *m, enum monitor_exit_reason reason, int error,
 
 int machine_start(struct machine *m)
 {
-    int ret = vcpu_setup_signal();
+    int ret = 0;
 
     if (m->pristine)
         machine_announce(m);

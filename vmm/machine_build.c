@@ -191,8 +191,10 @@ static int make_cpuid(const struct machine *m, struct kvm_cpuid2 **ret_cpuid)
 
 static int create_vcpus(struct machine *m)
 {
-    int ret = m->origin.bytes ? 0 : make_cpuid(m, &m->shape.cpuid);
+    int ret = vcpu_setup_signals();
 
+    if (ret == 0 && !m->origin.bytes)
+        ret = make_cpuid(m, &m->shape.cpuid);
     if (ret < 0)
         return ret;
     m->vcpus = calloc(m->config.cpu_count, sizeof(*m->vcpus));

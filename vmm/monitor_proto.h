@@ -33,6 +33,10 @@
  *     ROLLBACK (paused)  ----------------->  as restored; RESUME starts it
  *     <------------------------------------  ROLLED_BACK, or ERROR
  *
+ * At a deadline the harness does not ask: it stops the process (SIGSTOP), takes
+ * what was sent by then, and has it go on only to end or to be rolled back,
+ * with MONITOR_SIGNAL_STAY_OUT before.
+ *
  * A machine that ends while it is asked to pause answers EXIT. What is asked
  * out of turn ends the machine (EXIT, HOST_ERROR).
  *
@@ -44,6 +48,7 @@
 #ifndef MICROSBX_VMM_MONITOR_PROTO_H
 #define MICROSBX_VMM_MONITOR_PROTO_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -51,6 +56,12 @@
 #include "vmm/vm_config.h"
 
 #define MONITOR_SOCKET_FD 3
+/*
+ * To each thread of a monitor that is stopped (SIGSTOP), before it goes on:
+ * a vCPU's runs no instruction of its guest until the machine is paused or
+ * ended. Harmless to the others. From READY on.
+ */
+#define MONITOR_SIGNAL_STAY_OUT (SIGRTMIN + 1)
 #define MONITOR_TEXT_MAX 511u
 
 enum monitor_msg {

@@ -17,6 +17,9 @@
  */
 #define STACK_SIZE ((size_t)256 << 10)
 
+/* A vCPU thread's own, for a signal handler, which is told nothing else. */
+static _Thread_local struct kvm_run *own_run;
+
 /* ---- the gate ---- */
 
 void vcpu_gate_init(struct vcpu_gate *gate)
@@ -232,6 +235,16 @@ static bool finish_access(struct vcpu *vcpu)
     return going;
 }
 
+/* The harness has told it to stay out, and the order to leave is on its way. */
+static void wait_outside(const struct vcpu *vcpu)
+{
+    const struct timespec moment = {.tv_nsec = 1000000}; /* or until a kick */
+
+    if (__atomic_load_n(&vcpu->kvm.run->immediate_exit, __ATOMIC_SEQ_CST) &&
+        !atomic_load_explicit(vcpu->env->leave, memory_order_acquire))
+        (void)nanosleep(&moment, NULL);
+}
+
 /* Runs the guest until it is to leave: false if that was the end. */
 static bool run_guest(struct vcpu *vcpu)
 {
@@ -242,9 +255,12 @@ static bool run_guest(struct vcpu *vcpu)
      * No race with vcpu_kick: it sets immediate_exit before it signals, so a
      * thread between the test and KVM_RUN comes straight out again.
      */
-    while (!atomic_load_explicit(env->leave, memory_order_acquire))
+    while (!atomic_load_explicit(env->leave, memory_order_acquire)) {
         if (!run_once(vcpu, &result))
             return false;
+        if (result == -EINTR)
+            wait_outside(vcpu);
+    }
     return finish_access(vcpu);
 }
 
@@ -261,6 +277,7 @@ static void *thread_main(void *arg)
 {
     struct vcpu *vcpu = arg;
 
+    own_run = vcpu->kvm.run;
     while (gate_pass(vcpu->env->gate, !run_guest(vcpu)))
         ;
     atomic_store(&vcpu->cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
@@ -285,12 +302,27 @@ static void ignore_signal(int signal_number)
     (void)signal_number;
 }
 
-int vcpu_setup_signal(void)
+/*
+ * The harness has stopped us all. Its signal is taken before the thread takes
+ * another step, so also one that is just about to call KVM_RUN stays out.
+ */
+static void stay_out(int signal_number)
+{
+    (void)signal_number;
+    if (own_run)
+        __atomic_store_n(&own_run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+}
+
+int vcpu_setup_signals(void)
 {
     /* A handler, and no SA_RESTART: KVM_RUN must return, not start again. */
-    const struct sigaction action = {.sa_handler = ignore_signal};
+    const struct sigaction kick = {.sa_handler = ignore_signal};
+    const struct sigaction out = {.sa_handler = stay_out};
 
-    return sigaction(SIGRTMIN, &action, NULL) < 0 ? -errno : 0;
+    if (sigaction(SIGRTMIN, &kick, NULL) < 0 ||
+        sigaction(MONITOR_SIGNAL_STAY_OUT, &out, NULL) < 0)
+        return -errno;
+    return 0;
 }
 
 int vcpu_start(struct vcpu *vcpu)

@@ -74,7 +74,7 @@ int vcpu_init(struct vcpu *vcpu, int kvm_fd, int vm_fd, unsigned id,
 void vcpu_fini(struct vcpu *vcpu);
 
 /* Once per process, before the first vcpu_start: the signal that kicks. */
-int vcpu_setup_signal(void) __attribute__((warn_unused_result));
+int vcpu_setup_signals(void) __attribute__((warn_unused_result));
 
 int vcpu_start(struct vcpu *vcpu) __attribute__((warn_unused_result));
 /*

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -22,6 +23,7 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
+#include "base/num.h"
 #include "trial/monitor.h"
 #include "trial/trial.h"
 
@@ -87,6 +89,16 @@ static void send_lying_length(void)
 
     memset(packet, 0x7f, sizeof(packet));
     send_packet(packet, sizeof(packet));
+}
+
+static int said_fd = -1;
+
+static void keep_console(struct msg *m)
+{
+    struct vm_config config;
+
+    if (vm_config_decode(m->payload, m->len, m->fds, m->fd_count, &config) == 0)
+        said_fd = dup(config.console_out_fd);
 }
 
 static void send_descriptors(uint32_t type)
@@ -270,6 +282,52 @@ static void play_machine(struct msg *m, const char *mode)
     _exit(0);
 }
 
+static void send_running(void)
+{
+    uint8_t now[8];
+
+    num_put_le64(now, io_now_ns());
+    send_message(MONITOR_RUNNING, now, sizeof(now));
+}
+
+/* Asleep in the kernel whatever signal comes, as one that waits for a disk. */
+static void sleep_as_for_a_disk(void)
+{
+    if (vfork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        send_running();
+        for (;;)
+            pause();
+    }
+}
+
+static void say_late(int signal_number)
+{
+    (void)signal_number;
+    if (said_fd >= 0 && write(said_fd, "late", 4) != 4)
+        _exit(95);
+}
+
+/*
+ * A guest without an end, whose monitor is like none of ours when its time is
+ * over.
+ */
+static void play_late(struct msg *m, const char *mode)
+{
+    signal(SIGCONT, say_late);
+    if (said_fd >= 0 && write(said_fd, "early", 5) != 5)
+        _exit(95);
+    if (strstr(mode, "storage"))
+        sleep_as_for_a_disk();
+    send_running();
+    while (strstr(mode, "deaf"))
+        pause();
+    while (msg_receive(SOCK, m) == 1 && m->type != MONITOR_STOP)
+        msg_close_fds(m);
+    send_exit_for(MONITOR_EXIT_STOPPED, 0);
+    _exit(0);
+}
+
 /* How a monitor's last moments look to a trial. */
 static void play_trial(const char *mode)
 {
@@ -417,8 +475,11 @@ static void __attribute__((noreturn)) play(void)
     setrlimit(RLIMIT_CORE, &none);
     signal(SIGSEGV, SIG_DFL);
     signal(SIGABRT, SIG_DFL);
+    signal(MONITOR_SIGNAL_STAY_OUT, SIG_IGN);
     read_mode(mode, sizeof(mode));
     while (msg_receive(SOCK, &m) == 1) {
+        if (m.type == MONITOR_CONFIG && !strncmp(mode, "late", 4))
+            keep_console(&m);
         msg_close_fds(&m); /* before the answer: a test counts them */
         if (m.type == MONITOR_CONFIG || m.type == MONITOR_PROBE)
             play_build(mode);
@@ -428,6 +489,8 @@ static void __attribute__((noreturn)) play(void)
             play_machine(&m, mode);
         else if (m.type == MONITOR_START && !strncmp(mode, "trial", 5))
             play_trial(mode);
+        else if (m.type == MONITOR_START && !strncmp(mode, "late", 4))
+            play_late(&m, mode);
         else if (m.type == MONITOR_START)
             play_run(mode);
     }
@@ -748,6 +811,7 @@ static const struct {
 };
 
 static struct trial_result result;
+static uint64_t trial_timeout_ms;
 
 static void run_trial(const char *mode, const struct trial_file *file,
                       bool no_agent)
@@ -763,6 +827,8 @@ static void run_trial(const char *mode, const struct trial_file *file,
                               .ready_ms = WAIT_MS,
                               .signal_fd = -1,
                               .file_ms = 300,
+                              .timeout_ms = trial_timeout_ms,
+                              .output_limit = 1000,
                               .files = file,
                               .file_count = file != NULL,
                               .out = {.fd = -1},
@@ -816,6 +882,74 @@ START_TEST(test_bare_trial)
     ck_assert(result.outcome.by_host != word);
     ck_assert_str_eq(result.outcome.cause, bares[_i].cause);
     ck_assert_int_eq(result.facts.exit_code, bares[_i].exit_code);
+}
+END_TEST
+
+/*
+ * At its deadline the monitor is stopped as it stands. What it says later is
+ * not the guest's; what it does not say is not held against it if it waits for
+ * the host's storage.
+ */
+static const struct {
+    const char *mode;
+    enum outcome_kind kind;
+    const char *cause;
+    bool has_stats;
+} lates[] = {
+    {"late", OUTCOME_TIMEOUT, NULL, true},
+    {"late storage", OUTCOME_TIMEOUT, "host_storage_slow", false},
+    {"late deaf", OUTCOME_MONITOR_FAULT, "monitor_hung", false},
+};
+
+START_TEST(test_deadline)
+{
+    trial_timeout_ms = 300;
+    run_trial(lates[_i].mode, NULL, true);
+    ck_assert_str_eq(outcome_name(result.outcome.kind),
+                     outcome_name(lates[_i].kind));
+    ck_assert(result.outcome.by_host);
+    ck_assert_pstr_eq(result.outcome.cause, lates[_i].cause);
+    ck_assert_int_eq(result.has_stats, lates[_i].has_stats);
+    ck_assert(result.hit_timeout);
+    ck_assert_uint_eq(result.out.bytes, strlen("early"));
+}
+END_TEST
+
+/* Stopped, it takes no step; it goes on where it was. */
+START_TEST(test_suspend)
+{
+    struct pollfd p = {.events = POLLIN};
+
+    ck_assert_int_eq(build("late"), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    ck_assert_int_eq(next_event().kind, MONITOR_EVENT_RUNNING);
+    p.fd = monitor_fd(monitor);
+    ck_assert_int_eq(monitor_suspend(monitor, WAIT_MS), 0);
+    ck_assert(!monitor_in_storage(monitor) && !monitor_is_exiting(monitor));
+    /* Once more: there is nothing to wait for. */
+    ck_assert_int_eq(monitor_suspend(monitor, WAIT_MS), 0);
+    ck_assert_int_eq(monitor_stop(monitor), 0);
+    ck_assert_int_eq(poll(&p, 1, 100), 0);
+    monitor_continue(monitor);
+    ck_assert_int_eq(next_event().kind, MONITOR_EVENT_EXIT);
+    ck_assert(monitor_finish(monitor, WAIT_MS).exited);
+    ck_assert_int_eq(monitor_suspend(monitor, WAIT_MS), -ESRCH);
+    monitor_free(monitor);
+}
+END_TEST
+
+START_TEST(test_suspend_in_storage)
+{
+    struct monitor_end end;
+
+    ck_assert_int_eq(build("late storage"), 0);
+    ck_assert_int_eq(monitor_start(monitor), 0);
+    ck_assert_int_eq(next_event().kind, MONITOR_EVENT_RUNNING);
+    ck_assert_int_eq(monitor_suspend(monitor, WAIT_MS), -EBUSY);
+    ck_assert(monitor_in_storage(monitor));
+    end = monitor_finish(monitor, 0);
+    ck_assert(end.killed_here && !end.left && end.signal == SIGKILL);
+    monitor_free(monitor);
 }
 END_TEST
 
@@ -1201,6 +1335,10 @@ int main(int argc, char **argv)
                         (int)(sizeof(trials) / sizeof(trials[0])));
     tcase_add_loop_test(t, test_bare_trial, 0,
                         (int)(sizeof(bares) / sizeof(bares[0])));
+    tcase_add_loop_test(t, test_deadline, 0,
+                        (int)(sizeof(lates) / sizeof(lates[0])));
+    tcase_add_test(t, test_suspend);
+    tcase_add_test(t, test_suspend_in_storage);
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
     tcase_add_loop_test(t, test_fetched_file, 0,
                         (int)(sizeof(fetches) / sizeof(fetches[0])));
