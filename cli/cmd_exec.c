@@ -178,7 +178,10 @@ const struct verb VERB_EXEC = {
         "otherwise, and passes its output and exit status on as run does. "
         "Processes it leaves behind go on until the machine ends. Up to 16 "
         "commands and copies may be under way at once. Interrupting exec "
-        "kills the command.",
+        "kills the command. A machine that cannot answer ends exec, and every "
+        "other verb that waits for it, with infra_unknown: one whose keeper or "
+        "monitor was stopped (SIGSTOP) within 4 s, one whose keeper does not "
+        "answer within 32 s (92 s in an emulated host).",
     .example =
         "  microsbx exec box -- python3 -c 'print(6 * 7)'\n"
         "  microsbx exec -it box sh\n"

@@ -78,20 +78,20 @@ static int pour_both(const int *files, bool raw)
     return ret ? ret : pour(files[1], STDERR_FILENO, raw);
 }
 
-static int follow(struct live *live, const int *files, bool raw)
+static int follow(struct live *live, const int *files, bool raw,
+                  struct failure *f)
 {
-    struct failure ignored;
     int ret;
 
     /* One that has ended has no more to say. */
-    if (live_connect(live, &ignored) != 0)
+    if (live_connect(live, f) != 0)
         return pour_both(files, raw);
     do {
-        ret = live_wait_end(live, FOLLOW_MS, -1, &ignored);
+        ret = live_wait_end(live, FOLLOW_MS, -1, f);
         if (pour_both(files, raw) != 0)
             return -EPIPE;
     } while (ret == -ETIMEDOUT);
-    return 0;
+    return ret == -EHOSTDOWN ? ret : 0;
 }
 
 static int logs_main(const struct verb *verb, int argc, char **argv)
@@ -115,10 +115,12 @@ static int logs_main(const struct verb *verb, int argc, char **argv)
     }
     files[0] = open_file(live, "stdout");
     files[1] = open_file(live, "stderr");
-    ret = options_has(options, "follow") ? follow(live, files, raw)
+    ret = options_has(options, "follow") ? follow(live, files, raw, &f)
                                          : pour_both(files, raw);
     status = 0;
-    if (ret != 0 && ret != -EPIPE) {
+    if (ret == -EHOSTDOWN) {
+        status = cli_fail(verb, &f);
+    } else if (ret != 0 && ret != -EPIPE) {
         failure_set(&f, "output_failed", live->record.name, NULL,
                     "cannot pass the output on: %s", strerror(-ret));
         status = cli_fail(verb, &f);
@@ -140,7 +142,8 @@ const struct verb VERB_LOGS = {
         "Prints the output of the command that was given to run -d, as far as "
         "--output-limit let it: its standard output to standard output, then "
         "its errors to standard error. Bytes that are not printable ASCII, "
-        "newline or tab appear as \\xNN.",
+        "newline or tab appear as \\xNN. With -f a keeper that was stopped "
+        "(SIGSTOP) or does not answer ends it with 125.",
     .example = "  microsbx logs -f box\n",
     .groups = {&OPTIONS, NULL},
     .main = logs_main,

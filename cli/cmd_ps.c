@@ -62,6 +62,8 @@ static bool look_at(const char *name, struct row *ret)
                              : machine_state_name(live->record.state);
     if (status == -ETIMEDOUT)
         ret->state = "busy";
+    else if (status == -EHOSTDOWN)
+        ret->state = "stopped";
     live_close(live);
     free(live);
     return true;
@@ -198,7 +200,8 @@ const struct verb VERB_PS = {
     .description =
         "Lists the machines that run -d started, those that have ended "
         "included until microsbx rm removes them. STATE: starting, running, "
-        "busy (it does not answer at the moment), unavailable (its agent did "
+        "busy (it does not answer within 2 s), stopped (somebody stopped its "
+        "keeper: kill -CONT lets it go on), unavailable (its agent did "
         "not end a command in time), ending, exited with the status that "
         "microsbx wait gives, expired, failed with the outcome, or dead (its "
         "keeper was killed).",

@@ -82,7 +82,9 @@ const struct verb VERB_RM = {
     .summary = "Remove long-lived machines that have ended.",
     .description =
         "Removes a machine's record, output and result; its name is free "
-        "then. One that runs is refused without -f, which kills it first.",
+        "then. One that runs is refused without -f, which kills it first; its "
+        "keeper, too, if that was stopped (after 2 s) or does not answer "
+        "(after 30 s).",
     .example = "  microsbx rm box\n"
                "  microsbx rm -f box\n",
     .groups = {&OPTIONS, NULL},

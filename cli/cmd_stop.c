@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "cli/cli.h"
+#include "cli/dead.h"
 #include "trial/live.h"
 
 #define GRACE_DEFAULT_MS 10000u
@@ -23,8 +24,32 @@ static const struct option_spec KILL_SPECS[] = {
 static const struct option_group STOP_OPTIONS = {"Options", STOP_SPECS};
 static const struct option_group KILL_OPTIONS = {"Options", KILL_SPECS};
 
+/* Its keeper had to be killed: 0, or a negative errno with *f filled. */
+static int conclude(struct live *live, const struct verb *verb,
+                    struct failure *f)
+{
+    struct trial_result *r = malloc(sizeof(*r));
+    struct failure why;
+    char *line;
+    int ret = -ENOMEM;
+
+    failure_set(&why, f->code, f->object, "microsbx rm removes it",
+                "%s; it was killed, and the machine with it", f->message);
+    fprintf(stderr, "microsbx %s: %s\n", verb->name, why.message);
+    live_remove_vsock(&live->entry);
+    line = r ? dead_result(&live->record, &why, r) : NULL;
+    if (line)
+        ret = live_conclude(live, r, line, f);
+    else
+        failure_set(f, "host", "memory", NULL, "out of memory");
+    free(line);
+    free(r);
+    return ret;
+}
+
 /* One machine: 0, or a negative errno with *f filled. */
-static int end_machine(const char *name, int grace_ms, struct failure *f)
+static int end_machine(const struct verb *verb, const char *name, int grace_ms,
+                       struct failure *f)
 {
     struct live *live = malloc(sizeof(*live));
     int ret = -ENOMEM;
@@ -42,6 +67,8 @@ static int end_machine(const char *name, int grace_ms, struct failure *f)
     if (grace_ms < 0 || live->record.state == MACHINE_RUNNING ||
         live->record.state == MACHINE_STARTING)
         ret = live_stop(live, grace_ms, f);
+    if (ret > 0)
+        ret = conclude(live, verb, f);
     live_close(live);
     free(live);
     return ret;
@@ -55,7 +82,7 @@ static int end_all(const struct verb *verb, const struct options *options,
     for (int i = 0; i < options->positional_count; i++) {
         struct failure f = {0};
 
-        if (end_machine(options->positional[i], grace_ms, &f) != 0)
+        if (end_machine(verb, options->positional[i], grace_ms, &f) != 0)
             status = cli_fail(verb, &f);
         else
             puts(options->positional[i]);
@@ -95,7 +122,8 @@ const struct verb VERB_STOP = {
         "machine's; a machine without one syncs its file systems and powers "
         "off. What is not over within the grace is stopped as by kill. "
         "Returns when the machine has ended; its record stays for microsbx "
-        "wait, logs and rm.",
+        "wait, logs and rm. A keeper that was stopped (SIGSTOP) or does not "
+        "answer is killed when the grace is over, as by microsbx kill.",
     .example = "  microsbx stop box\n",
     .groups = {&STOP_OPTIONS, NULL},
     .main = end_main,
@@ -105,8 +133,12 @@ const struct verb VERB_KILL = {
     .name = "kill",
     .synopsis = "NAME...",
     .summary = "End long-lived machines at once.",
-    .description = "Stops the machine's virtual CPUs without asking anybody "
-                   "inside. Its record stays for microsbx wait, logs and rm.",
+    .description =
+        "Stops the machine's virtual CPUs without asking anybody inside. Its "
+        "record stays for microsbx wait, logs and rm. A keeper that was "
+        "stopped (SIGSTOP) is killed after 2 s, one that does not answer "
+        "after 30 s (90 s in an emulated host): the machine's result is then "
+        "infra_unknown, keeper_stopped or keeper_hangs.",
     .example = "  microsbx kill box && microsbx rm box\n",
     .groups = {&KILL_OPTIONS, NULL},
     .main = end_main,

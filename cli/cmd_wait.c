@@ -8,6 +8,7 @@
 
 #include "base/io.h"
 #include "cli/cli.h"
+#include "cli/dead.h"
 #include "cli/results.h"
 #include "trial/live.h"
 
@@ -44,30 +45,16 @@ static int copy_result(const struct live *live, int to, struct failure *f)
     return ret;
 }
 
-/*
- * Of a machine whose keeper was killed there is no line, but this is known: it
- * was there, and nobody can say how it ended.
- */
+/* Of a machine whose keeper was killed there is no line, but this is known. */
 static char *dead_line(const struct machine_record *record)
 {
-    struct run_options *opts = malloc(sizeof(*opts));
-    struct trial_result *r = calloc(1, sizeof(*r));
-    char *line = NULL;
+    struct trial_result *r = malloc(sizeof(*r));
+    struct failure why;
+    char *line;
 
-    if (opts && r) {
-        run_options_init(opts);
-        failure_set(
-            &r->failure, "keeper_died", record->name, "microsbx rm removes it",
-            "the machine %s is dead: its keeper was killed", record->name);
-        r->started_at = (double)record->created_at;
-        r->facts.workload_may_run = true;
-        r->facts.host_failed = true;
-        r->facts.cause = r->failure.code;
-        r->outcome = outcome_decide(&r->facts);
-        line = results_live_line(r, &opts->spec, record);
-        run_options_fini(opts);
-    }
-    free(opts);
+    failure_set(&why, "keeper_died", record->name, "microsbx rm removes it",
+                "the machine %s is dead: its keeper was killed", record->name);
+    line = r ? dead_result(record, &why, r) : NULL;
     free(r);
     return line;
 }
@@ -165,7 +152,9 @@ const struct verb VERB_WAIT = {
         "exits as run would have: with the command's status, 124 when its "
         "time was over (--timeout or --ttl), 130 when it was stopped or "
         "killed, 137 otherwise. Of a machine whose keeper was killed the "
-        "result is infra_unknown. A machine that has ended is not waited for.",
+        "result is infra_unknown. A machine that has ended is not waited for. "
+        "A keeper that was stopped (SIGSTOP) or does not answer ends the "
+        "waiting with 125.",
     .example = "  microsbx run -d --name job --image base -- sleep 60\n"
                "  microsbx wait --json result.json job\n",
     .groups = {&OPTIONS, NULL},

@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +18,8 @@
 #include "base/msg.h"
 #include "base/standard_fds.h"
 #include "trial/keeper_proto.h"
+#include "trial/live_watch.h"
+#include "trial/process_look.h"
 
 #define TTL_DEFAULT_MS (24ull * 3600 * 1000)
 #define TTL_MAX_MS (365ull * 24 * 3600 * 1000)
@@ -63,7 +67,6 @@ static int check_others(const struct options *options, struct failure *f)
         {"stderr", "microsbx logs has the output"},
         {"events", NULL},
         {"send", "give input with microsbx exec -i"},
-        {"no-agent", NULL},
     };
 
     for (size_t i = 0; i < sizeof(OTHERS) / sizeof(OTHERS[0]); i++) {
@@ -174,8 +177,31 @@ static int report_failure(const struct verb *verb, const struct msg *m)
 
 /* ---- the two processes ---- */
 
+/* As msg_receive; -EHOSTDOWN: it was stopped, and for longer than a moment. */
+static int receive_from(pid_t pid, int fd, struct msg *m)
+{
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    unsigned stopped_ms = 0;
+    int n = 0, ret;
+
+    while (n <= 0) {
+        n = poll(&p, 1, LIVE_LOOK_MS);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        stopped_ms = n == 0 && process_look(pid, 0) == PROCESS_STOPPED
+                         ? stopped_ms + LIVE_LOOK_MS
+                         : 0;
+        if (stopped_ms > LIVE_STOPPED_MS)
+            return -EHOSTDOWN;
+    }
+    do {
+        ret = msg_receive(fd, m);
+    } while (ret == -EINTR);
+    return ret;
+}
+
 static int wait_for_keeper(const struct detach *d, const struct verb *verb,
-                           int fd)
+                           pid_t pid, int fd)
 {
     static struct msg m; /* large; this process starts one machine */
     bool progress = cli_is_terminal(stderr);
@@ -184,11 +210,18 @@ static int wait_for_keeper(const struct detach *d, const struct verb *verb,
 
     if (progress)
         fputs("booting the machine ...", stderr);
-    do {
-        ret = msg_receive(fd, &m);
-    } while (ret == -EINTR);
+    ret = receive_from(pid, fd, &m);
     if (progress)
         fputs("\r\033[K", stderr);
+    if (ret == -EHOSTDOWN) {
+        kill(pid, SIGKILL); /* our child, not waited for yet */
+        failure_set(&f, "keeper_stopped", d->name,
+                    "microsbx rm removes what is left of it",
+                    "the keeper of the machine %s (process %d) was stopped "
+                    "(SIGSTOP) before it answered; it was killed",
+                    d->name, (int)pid);
+        return cli_fail(verb, &f);
+    }
     if (ret == 1 && m.type == KEEPER_STARTED) {
         printf("%s\n", d->name);
         if (fflush(stdout) == 0)
@@ -246,7 +279,7 @@ int detach_fork(struct detach *d, const struct verb *verb)
         close(pair[0]);
         return cli_fail(verb, &f);
     }
-    status = wait_for_keeper(d, verb, pair[0]);
+    status = wait_for_keeper(d, verb, pid, pair[0]);
     close(pair[0]);
     /* One that failed is gone when its caller hears of it. */
     if (status != 0)
@@ -292,6 +325,7 @@ int detach_take_name(struct detach *d, const struct machine_spec *machine,
         .created_at = (int64_t)time(NULL),
         .ttl_ms = d->ttl_ms,
         .keeper = getpid(),
+        .keeper_start = process_start_ticks(getpid()),
         .memory_bytes = machine->memory_bytes,
         .disk_limit = machine->disk_limit < INT64_MAX ? machine->disk_limit
                                                       : (uint64_t)INT64_MAX,

@@ -14,6 +14,7 @@
 #include "base/io.h"
 #include "base/text.h"
 #include "trial/keeper_internal.h"
+#include "trial/machine_end.h"
 
 #define MS 1000000ull  /* nanoseconds */
 #define FIXED_POLLS 3u /* before those of the clients */
@@ -145,6 +146,11 @@ bool keeper_refuses(const struct keeper *k, struct failure *ret_why)
     else if (!k->ready)
         failure_set(ret_why, "machine_starting", name, "try again",
                     "the machine %s is still starting", name);
+    else if (k->runner->spec->no_agent)
+        failure_set(ret_why, "no_agent", name, "microsbx logs has its console",
+                    "the machine %s has no agent: its guest takes no commands "
+                    "and no files, and is not frozen",
+                    name);
     else if (k->unavailable)
         failure_set(ret_why, "machine_unavailable", name,
                     "microsbx rm -f removes it",
@@ -156,16 +162,14 @@ bool keeper_refuses(const struct keeper *k, struct failure *ret_why)
     return true;
 }
 
-void keeper_give_up(struct keeper *k)
+void keeper_end_requests(struct keeper *k, const char *cause,
+                         const struct failure *why)
 {
     union keeper_body body = {.ended = {.kind = OUTCOME_INFRA_UNKNOWN,
                                         .by_host = true,
-                                        .cause = "machine_unavailable"}};
+                                        .failure = *why}};
 
-    if (k->unavailable)
-        return;
-    k->unavailable = true;
-    (void)keeper_refuses(k, &body.ended.failure);
+    snprintf(body.ended.cause, sizeof(body.ended.cause), "%s", cause);
     keeper_snapshot_abort(k); /* its client is told below */
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++) {
         struct keeper_client *c = &k->clients[i];
@@ -176,6 +180,17 @@ void keeper_give_up(struct keeper *k)
         keeper_client_answer(c, KEEPER_ENDED, &body);
         keeper_client_flush(k, c);
     }
+}
+
+void keeper_give_up(struct keeper *k)
+{
+    struct failure why;
+
+    if (k->unavailable)
+        return;
+    k->unavailable = true;
+    (void)keeper_refuses(k, &why);
+    keeper_end_requests(k, "machine_unavailable", &why);
 }
 
 void keeper_kill(struct keeper *k)
@@ -295,6 +310,8 @@ uint64_t keeper_due_ns(const struct keeper *k)
 
     if (!k)
         return due;
+    if (keeper_monitor_due_ns(k) < due)
+        due = keeper_monitor_due_ns(k);
     if (k->expire_ns != 0 && k->expire_ns < due)
         due = k->expire_ns;
     if (k->stop_ns != 0 && k->stop_ns < due)
@@ -325,6 +342,7 @@ void keeper_on_clock(struct keeper *k, uint64_t now_ns)
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX && !k->unavailable; i++)
         keeper_request_on_clock(k, &k->clients[i], now_ns);
     keeper_snapshot_on_clock(k, now_ns);
+    keeper_monitor_on_clock(k, now_ns);
     if (keeper_is_expired(k, now_ns))
         return;
     if (k->stop_ns != 0 && now_ns >= k->stop_ns) {
@@ -334,55 +352,14 @@ void keeper_on_clock(struct keeper *k, uint64_t now_ns)
 
 /* ---- the end ---- */
 
-static enum machine_state final_state(const struct keeper *k,
-                                      const struct trial_result *result)
-{
-    switch (result->outcome.kind) {
-    case OUTCOME_GUEST_PANIC:
-    case OUTCOME_PROTOCOL_VIOLATION:
-    case OUTCOME_MONITOR_FAULT:
-    case OUTCOME_INFRA_NEVER_RAN:
-    case OUTCOME_INFRA_UNKNOWN:
-        return MACHINE_FAILED;
-    default:
-        return k->expired ? MACHINE_EXPIRED : MACHINE_EXITED;
-    }
-}
-
-static void fill_record(struct keeper *k, const struct trial_result *result)
-{
-    struct machine_record *r = &k->record;
-
-    r->state = final_state(k, result);
-    r->ended_at = (int64_t)time(NULL);
-    r->exit_status = outcome_exit_status(&result->outcome, &result->facts);
-    snprintf(r->outcome, sizeof(r->outcome), "%s",
-             outcome_name(result->outcome.kind));
-    snprintf(r->cause, sizeof(r->cause), "%s",
-             result->outcome.cause ? result->outcome.cause : "");
-    snprintf(r->message, sizeof(r->message), "%s", result->failure.message);
-}
-
-/* Written before the record: who reads the record finds it. */
-static int write_result(const struct keeper *k, const char *line)
-{
-    int fd = openat(k->entry.dir_fd, "result.json",
-                    O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    int ret = fd < 0 ? -errno : io_write_full(fd, line, strlen(line));
-
-    if (ret == 0)
-        ret = io_write_full(fd, "\n", 1);
-    io_close(&fd);
-    return ret;
-}
-
 static void tell_clients(struct keeper *k, const struct trial_result *result)
 {
     union keeper_body body = {.ended = {.kind = result->outcome.kind,
                                         .by_host = result->outcome.by_host,
                                         .failure = result->failure}};
 
-    snprintf(body.ended.cause, sizeof(body.ended.cause), "%s", k->record.cause);
+    snprintf(body.ended.cause, sizeof(body.ended.cause), "%s",
+             result->outcome.cause ? result->outcome.cause : "");
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++) {
         struct keeper_client *c = &k->clients[i];
 
@@ -426,11 +403,8 @@ void keeper_finish(struct keeper *keeper, const struct trial_result *result,
         ret = registry_remove(&keeper->entry);
     } else {
         unlinkat(keeper->entry.dir_fd, "socket", 0);
-        fill_record(keeper, result);
-        if (line)
-            ret = write_result(keeper, line);
-        if (ret == 0)
-            ret = machine_record_write(&keeper->entry, &keeper->record);
+        ret = machine_end_write(&keeper->entry, &keeper->record, result,
+                                keeper->expired, line);
     }
     /* Without its record the machine is "dead" to everybody: the truth. */
     (void)ret;

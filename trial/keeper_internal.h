@@ -6,6 +6,7 @@
  * keeper_client.c   a connection: messages in, and out as it takes them
  * keeper_exec.c     what a client has the agent do: commands and files
  * keeper_snapshot.c a snapshot of the machine, which goes on
+ * keeper_monitor.c  whether the monitor was stopped by somebody
  */
 #ifndef MICROSBX_TRIAL_KEEPER_INTERNAL_H
 #define MICROSBX_TRIAL_KEEPER_INTERNAL_H
@@ -65,7 +66,9 @@ struct keeper {
     bool expired;
     uint64_t expire_ns; /* 0: not yet known */
     bool stopping;
-    uint64_t stop_ns; /* the grace is over; 0: none */
+    uint64_t stop_ns;    /* the grace is over; 0: none */
+    uint64_t look_ns;    /* the monitor was last looked at */
+    uint64_t stopped_ns; /* ... and is stopped since; 0: it is not */
     struct keeper_client clients[KEEPER_CLIENTS_MAX];
     struct keeper_freeze *freeze; /* owned; NULL: no snapshot under way */
     bool parking; /* the agent was asked to, and does not serve all again */
@@ -81,9 +84,19 @@ struct keeper {
 bool keeper_refuses(const struct keeper *k, struct failure *ret_why);
 /* Its agent does not do what it is told: no more requests, no results. */
 void keeper_give_up(struct keeper *k);
+/* What is asked of the machine now has no result, for this reason. */
+void keeper_end_requests(struct keeper *k, const char *cause,
+                         const struct failure *why);
 void keeper_stop(struct keeper *k, uint32_t grace_ms);
 void keeper_kill(struct keeper *k);
 void keeper_get_status(const struct keeper *k, struct keeper_status *ret);
+
+/* ---- keeper_monitor.c ---- */
+
+/* When it looks again; UINT64_MAX: nobody waits for the machine. */
+uint64_t keeper_monitor_due_ns(const struct keeper *k);
+/* Looks: a monitor that somebody stopped serves nobody. */
+void keeper_monitor_on_clock(struct keeper *k, uint64_t now_ns);
 
 /* ---- keeper_client.c ---- */
 

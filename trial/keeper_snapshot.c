@@ -365,6 +365,8 @@ static int save(struct keeper *k, const struct monitor_save_files *files,
     struct runner *r = k->runner;
     struct failure why = {0};
     uint64_t began = io_now_ns();
+    /* Without it, who waits only loses patience sooner. */
+    int busy_fd = registry_hold_busy(&k->entry);
     int ret = monitor_pause(r->monitor, f);
 
     if (ret == 0) {
@@ -372,6 +374,7 @@ static int save(struct keeper *k, const struct monitor_save_files *files,
         if (monitor_resume(r->monitor, &why) != 0)
             runner_fail_with(r, &why);
     }
+    io_close(&busy_fd);
     began = io_now_ns() - began;
     ret_saved->paused_ms = began / MS;
     give_time(k, began);

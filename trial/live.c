@@ -4,17 +4,13 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/io.h"
 
-/* How long a keeper may take to end, told to do so at once. */
-#define KILL_MS 15000
+#define MS 1000000ull /* nanoseconds */
 
 int live_open(const char *name, struct live *ret_live, struct failure *f)
 {
@@ -22,6 +18,7 @@ int live_open(const char *name, struct live *ret_live, struct failure *f)
 
     memset(ret_live, 0, sizeof(*ret_live));
     ret_live->sock = -1;
+    live_watch_init(&ret_live->watch);
     ret_live->entry = (struct registry_entry){.dir_fd = -1, .lock_fd = -1};
     ret = registry_find(name, &ret_live->entry, f);
     if (ret == 0)
@@ -34,7 +31,15 @@ int live_open(const char *name, struct live *ret_live, struct failure *f)
 void live_close(struct live *live)
 {
     io_close(&live->sock);
+    live_watch_fini(&live->watch);
     registry_close(&live->entry);
+}
+
+/* To be called while nothing comes: 0, or -EHOSTDOWN with live->why. */
+static int look(struct live *live)
+{
+    return live_watch_look(&live->watch, &live->entry, &live->record,
+                           &live->why);
 }
 
 int live_reread(struct live *live, struct failure *f)
@@ -63,6 +68,10 @@ static int fail_ended(const struct live *live, struct failure *f)
 
 static int fail_connect(struct live *live, int error, struct failure *f)
 {
+    if (error == -EHOSTDOWN) {
+        *f = live->why;
+        return error;
+    }
     /* It may have ended this very moment, and then its record says so. */
     if (error == -ECONNREFUSED && registry_wait_end(&live->entry, 1000)) {
         int ret = live_reread(live, f);
@@ -71,7 +80,7 @@ static int fail_connect(struct live *live, int error, struct failure *f)
     }
     if (error == -EAGAIN || error == -ECONNREFUSED)
         failure_set(f, "keeper_hangs", live->record.name,
-                    "microsbx rm -f removes it",
+                    "microsbx kill ends the machine",
                     "the keeper of the machine %s (process %d) does not answer",
                     live->record.name, (int)live->record.keeper);
     else
@@ -94,7 +103,12 @@ int live_connect(struct live *live, struct failure *f)
                     r->name);
         return -EPROTO;
     }
-    live->sock = registry_connect(&live->entry);
+    /* EAGAIN: as many wait already as it lets wait. */
+    while ((live->sock = registry_try_connect(&live->entry)) == -EAGAIN) {
+        if (look(live) != 0)
+            return fail_connect(live, -EHOSTDOWN, f);
+        usleep(20000);
+    }
     return live->sock >= 0 ? 0 : fail_connect(live, live->sock, f);
 }
 
@@ -103,7 +117,6 @@ int live_connect(struct live *live, struct failure *f)
 int live_send(struct live *live, enum keeper_message type,
               const union keeper_body *body, int fd)
 {
-    uint64_t deadline = io_now_ns() + (uint64_t)LIVE_ANSWER_MS * 1000000u;
     struct pollfd p = {.fd = live->sock, .events = POLLOUT};
     uint8_t buf[MSG_PAYLOAD_MAX];
     size_t len = 0;
@@ -113,30 +126,73 @@ int live_send(struct live *live, enum keeper_message type,
         ret = msg_send(live->sock, type, buf, len, &fd, fd >= 0 ? 1 : 0);
         if (ret != -EAGAIN)
             return ret;
-        if (io_now_ns() >= deadline)
-            return -ETIMEDOUT;
-        ret = poll(&p, 1, 1000) < 0 && errno != EINTR ? -errno : 0;
+        ret = poll(&p, 1, LIVE_LOOK_MS) < 0 && errno != EINTR ? -errno
+                                                              : look(live);
     }
     return ret;
+}
+
+/* By the clock; a negative time has no end, and none is asked for. */
+static uint64_t deadline_after(int timeout_ms)
+{
+    return io_now_ns() + (timeout_ms < 0 ? 0u : (unsigned)timeout_ms) * MS;
+}
+
+/* The rest of a time in slices between which is looked: milliseconds. */
+static int next_slice(int timeout_ms, uint64_t deadline_ns)
+{
+    uint64_t now = io_now_ns();
+
+    if (timeout_ms < 0)
+        return LIVE_LOOK_MS;
+    if (now >= deadline_ns)
+        return 0;
+    return deadline_ns - now > LIVE_LOOK_MS * MS
+               ? LIVE_LOOK_MS
+               : (int)((deadline_ns - now) / MS) + 1;
+}
+
+/*
+ * Waits until the keeper, or wake_fd (-1: none), has something to say: 0;
+ * -ECANCELED: wake_fd has; -ETIMEDOUT; -EHOSTDOWN; or a failure of poll.
+ */
+static int wait_readable(struct live *live, int timeout_ms, int wake_fd)
+{
+    uint64_t deadline = deadline_after(timeout_ms);
+
+    for (;;) {
+        struct pollfd p[2] = {{live->sock, POLLIN, 0}, {wake_fd, POLLIN, 0}};
+        int slice = next_slice(timeout_ms, deadline);
+        int n = poll(p, 2, slice);
+        int ret;
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n > 0)
+            return p[1].revents ? -ECANCELED : 0;
+        if (n == 0 && slice == 0)
+            return -ETIMEDOUT;
+        ret = look(live);
+        if (ret != 0)
+            return ret;
+    }
 }
 
 int live_receive(struct live *live, int timeout_ms, uint32_t *ret_type,
                  union keeper_body *ret_body)
 {
-    struct pollfd p = {.fd = live->sock, .events = POLLIN};
     int ret;
 
     do {
-        ret = poll(&p, 1, timeout_ms);
+        ret = wait_readable(live, timeout_ms, -1);
         if (ret == 0)
-            return -ETIMEDOUT;
-        if (ret > 0)
             ret = msg_receive(live->sock, &live->msg);
-        else
-            ret = -errno;
+        else if (ret < 0)
+            return ret;
     } while (ret == -EINTR || ret == -EAGAIN);
     if (ret <= 0)
         return ret;
+    live_watch_heard(&live->watch);
     msg_close_fds(&live->msg); /* a keeper sends none */
     *ret_type = live->msg.type;
     ret = keeper_decode(live->msg.type, live->msg.payload, live->msg.len,
@@ -201,69 +257,43 @@ int live_status(struct live *live, struct keeper_status *ret_status)
     return ret < 0 ? ret : -ESHUTDOWN;
 }
 
+/* The lock is let go last of all: 0, or -EHOSTDOWN with live->why. */
+static int wait_for_lock(struct live *live)
+{
+    int ret = 0;
+
+    while (ret == 0 && !registry_wait_end(&live->entry, LIVE_LOOK_MS))
+        ret = look(live);
+    return ret;
+}
+
 int live_wait_end(struct live *live, int timeout_ms, int wake_fd,
                   struct failure *f)
 {
-    uint64_t deadline = io_now_ns() + (uint64_t)timeout_ms * 1000000u;
+    uint64_t deadline = deadline_after(timeout_ms);
     union keeper_body body;
     uint32_t type;
+    int ret = 0;
 
     while (live->sock >= 0) {
-        struct pollfd p[2] = {{live->sock, POLLIN, 0}, {wake_fd, POLLIN, 0}};
         uint64_t now = io_now_ns();
-        int left = timeout_ms < 0   ? -1
-                   : now < deadline ? (int)((deadline - now) / 1000000u) + 1
-                                    : 0;
-        int n = poll(p, 2, left);
+        uint64_t left = now < deadline ? (deadline - now) / MS + 1 : 0;
 
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0)
-            return -ETIMEDOUT;
-        if (p[1].revents)
-            return -ECANCELED;
+        ret = wait_readable(live, timeout_ms < 0 ? -1 : (int)left, wake_fd);
+        if (ret == -EHOSTDOWN)
+            *f = live->why;
+        if (ret != 0)
+            return ret;
         /* Whatever it says, it closes behind it. */
         if (live_receive(live, 0, &type, &body) <= 0)
             io_close(&live->sock);
     }
-    /* The lock is let go last of all. */
-    if (!registry_wait_end(&live->entry, 10000)) {
-        explain_silence(live, -ETIMEDOUT, f);
-        return -EIO;
+    ret = wait_for_lock(live);
+    if (ret != 0) {
+        *f = live->why;
+        return ret;
     }
     return live_reread(live, f);
-}
-
-int live_stop(struct live *live, int grace_ms, struct failure *f)
-{
-    union keeper_body body = {
-        .numbers = {.a = grace_ms < 0 ? 0 : (uint32_t)grace_ms}};
-    int ret = live_connect(live, f);
-    int wait_ms = LIVE_ANSWER_MS + (grace_ms < 0 ? 0 : grace_ms);
-
-    if (ret != 0)
-        return ret;
-    ret = live_send(live, grace_ms < 0 ? KEEPER_KILL : KEEPER_STOP,
-                    grace_ms < 0 ? NULL : &body, -1);
-    if (ret == 0 || ret == -EPIPE)
-        ret = live_wait_end(live, wait_ms, -1, f);
-    if (ret == -ETIMEDOUT)
-        explain_silence(live, ret, f);
-    return ret;
-}
-
-/* Waits for a message, or for cancel_fd: 0, -ECANCELED or -errno of poll. */
-static int wait_or_cancel(const struct live *live, int cancel_fd)
-{
-    struct pollfd p[2] = {{live->sock, POLLIN, 0}, {cancel_fd, POLLIN, 0}};
-    int n;
-
-    do {
-        n = poll(p, 2, -1);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    return p[1].revents ? -ECANCELED : 0;
 }
 
 int live_snapshot(struct live *live, const struct keeper_snapshot *request,
@@ -278,7 +308,11 @@ int live_snapshot(struct live *live, const struct keeper_snapshot *request,
         return ret;
     ret = live_send(live, KEEPER_SNAPSHOT, &body, -1);
     if (ret == 0)
-        ret = wait_or_cancel(live, cancel_fd);
+        ret = wait_readable(live, -1, cancel_fd);
+    if (ret == -EHOSTDOWN) {
+        *f = live->why;
+        return ret;
+    }
     if (ret == -ECANCELED) {
         failure_set(f, "interrupted", request->dir, NULL,
                     "interrupted; nothing was published");
@@ -305,70 +339,17 @@ int live_snapshot(struct live *live, const struct keeper_snapshot *request,
     return -EPROTO;
 }
 
-/* Who listens at the other end: the keeper's process, by the kernel's word. */
-static pid_t keeper_of(int sock)
-{
-    struct ucred peer;
-    socklen_t len = sizeof(peer);
-
-    if (getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len) != 0 ||
-        peer.uid != geteuid())
-        return -1;
-    return peer.pid;
-}
-
-int live_end_keeper(const struct registry_entry *entry, struct failure *f)
-{
-    int sock = registry_connect(entry);
-    pid_t pid = sock < 0 ? -1 : keeper_of(sock);
-    bool ended;
-
-    if (sock >= 0)
-        (void)!keeper_send(sock, KEEPER_KILL, NULL);
-    ended = registry_wait_end(entry, KILL_MS);
-    if (!ended && pid > 1 && kill(pid, SIGKILL) == 0)
-        ended = registry_wait_end(entry, KILL_MS);
-    io_close(&sock);
-    if (ended)
-        return 0;
-    failure_set(f, "keeper_hangs", entry->name, "kill its process by hand",
-                "the keeper of the machine %s does not end", entry->name);
-    return -EBUSY;
-}
-
-void live_remove_vsock(const struct registry_entry *entry)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    struct machine_record r;
-    struct failure ignored;
-    struct stat st;
-    int sock;
-
-    if (machine_record_read(entry, &r, &ignored) != 0 ||
-        r.state != MACHINE_DEAD || r.vsock[0] == '\0' ||
-        strlen(r.vsock) >= sizeof(a.sun_path) || lstat(r.vsock, &st) != 0 ||
-        !S_ISSOCK(st.st_mode))
-        return;
-    strcpy(a.sun_path, r.vsock);
-    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (sock >= 0 &&
-        connect(sock, (const struct sockaddr *)&a, sizeof(a)) != 0 &&
-        errno == ECONNREFUSED)
-        unlink(r.vsock);
-    io_close(&sock);
-}
-
 int live_copy(struct live *live, enum keeper_message type,
               const struct keeper_file *request, int fd,
               struct keeper_file_done *ret_done, struct failure *f)
 {
     union keeper_body body = {.file = *request};
     uint32_t answer = 0;
+    int wait_ms = (int)(TRIAL_FILE_MS + live_answer_ns() / MS);
     int ret = live_send(live, type, &body, fd);
 
     if (ret == 0)
-        ret =
-            live_receive(live, TRIAL_FILE_MS + LIVE_ANSWER_MS, &answer, &body);
+        ret = live_receive(live, wait_ms, &answer, &body);
     if (ret != 1) {
         explain_silence(live, ret, f);
         return ret == 0 ? -EPIPE : ret;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A client of a long-lived machine's keeper: finds the machine by its name,
- * asks one thing on one connection, and waits for the answer as long as it may
- * take and no longer. Every refusal is a sentence.
+ * asks one thing on one connection, and waits for the answer as long as the
+ * keeper is well (live_watch.h): when it is not, what waits ends with
+ * -EHOSTDOWN and the reason. Every refusal is a sentence.
  */
 #ifndef MICROSBX_TRIAL_LIVE_H
 #define MICROSBX_TRIAL_LIVE_H
@@ -10,21 +11,19 @@
 #include "base/failure.h"
 #include "base/msg.h"
 #include "trial/keeper_proto.h"
+#include "trial/live_watch.h"
 #include "trial/machine_record.h"
 #include "trial/registry.h"
 #include "trial/trial.h"
 
-/*
- * How long a keeper may take to answer at all. Long, because it answers nobody
- * while its machine stands still for a snapshot.
- */
-#define LIVE_ANSWER_MS 120000
 #define LIVE_STATUS_MS 2000 /* for `ps`, which says "busy" then */
 
 struct live {
     struct registry_entry entry; /* owned */
     struct machine_record record;
     int sock; /* owned; -1: not connected */
+    struct live_watch watch;
+    struct failure why; /* of the last -EHOSTDOWN */
     struct msg msg;
 };
 
@@ -44,7 +43,7 @@ int live_reread(struct live *live, struct failure *f)
 int live_connect(struct live *live, struct failure *f)
     __attribute__((warn_unused_result));
 
-/* Sends, waiting up to LIVE_ANSWER_MS until it is taken. */
+/* Sends, waiting until it is taken: 0, -EHOSTDOWN or another error. */
 int live_send(struct live *live, enum keeper_message type,
               const union keeper_body *body, int fd)
     __attribute__((warn_unused_result));
@@ -52,7 +51,7 @@ int live_send(struct live *live, enum keeper_message type,
 /*
  * The next message, waited for up to timeout_ms (-1: for ever): 1 with
  * *ret_type and *ret_body (bytes in it point into live->msg), 0 when the keeper
- * has closed, -ETIMEDOUT, -EBADMSG, or another negative errno.
+ * has closed, -ETIMEDOUT, -EHOSTDOWN, -EBADMSG, or another negative errno.
  */
 int live_receive(struct live *live, int timeout_ms, uint32_t *ret_type,
                  union keeper_body *ret_body)
@@ -65,20 +64,35 @@ int live_status(struct live *live, struct keeper_status *ret_status)
 /*
  * Waits until the machine has ended (connected or not), then reads its record.
  * wake_fd (-1: none) becoming readable ends the waiting: -ECANCELED; as does
- * the time: -ETIMEDOUT. Both leave *f alone.
+ * the time: -ETIMEDOUT. Both leave *f alone. -EHOSTDOWN: the keeper is not
+ * well.
  */
 int live_wait_end(struct live *live, int timeout_ms, int wake_fd,
                   struct failure *f) __attribute__((warn_unused_result));
 
-/* STOP (or KILL, grace_ms -1) and wait for the end. */
+/*
+ * STOP (or KILL, grace_ms -1) and wait for the end. A keeper that is not well
+ * once the grace is over is killed, and its monitor with it: then 1 is
+ * returned, *f says why, and the machine has no result yet (live_conclude). 0:
+ * it ended by itself.
+ */
 int live_stop(struct live *live, int grace_ms, struct failure *f)
     __attribute__((warn_unused_result));
 
 /*
- * Makes a keeper end whatever state it is in: asks it to, and kills it if it
- * does not listen (its monitor dies with it). 0, or a negative errno.
+ * Makes a keeper end whatever state it and its record are in: asks it to, and
+ * kills it if it does not listen (its monitor dies with it). 0, or a negative
+ * errno.
  */
 int live_end_keeper(const struct registry_entry *entry, struct failure *f)
+    __attribute__((warn_unused_result));
+
+/*
+ * Gives a machine whose keeper was killed a result: the record's end, and line
+ * as result.json. 0, or a negative errno with *f filled.
+ */
+int live_conclude(struct live *live, const struct trial_result *result,
+                  const char *line, struct failure *f)
     __attribute__((warn_unused_result));
 
 /* The vsock socket that a killed keeper left, if nobody listens there. */

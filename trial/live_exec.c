@@ -59,7 +59,6 @@ struct live_exec {
     uint32_t stdin_credit;
     uint8_t input[KEEPER_DATA_MAX]; /* read, and not sent yet */
     size_t input_len;
-    uint64_t give_up_ns; /* the keeper hangs, if it says nothing; 0: never */
 };
 
 /* ---- ends ---- */
@@ -97,21 +96,14 @@ static void cancel(struct live_exec *x, const char *cause, const char *message)
 static const char *stable_cause(const char *cause)
 {
     static const char *const CAUSES[] = {
-        "machine_unavailable",
-        "machine_ended",
-        "monitor_lied",
-        "monitor_hung",
-        "monitor_exited",
-        "monitor_seccomp",
-        "monitor_crashed",
-        "monitor_killed",
-        "host_error",
-        "host_disk_full",
-        "triple_fault",
-        "power_off",
-        "reset",
-        "emulation",
-        "internal",
+        "machine_unavailable", "machine_ended",
+        "monitor_lied",        "monitor_hung",
+        "monitor_stopped",     "monitor_exited",
+        "monitor_seccomp",     "monitor_crashed",
+        "monitor_killed",      "host_error",
+        "host_disk_full",      "triple_fault",
+        "power_off",           "reset",
+        "emulation",           "internal",
     };
 
     for (size_t i = 0; i < sizeof(CAUSES) / sizeof(CAUSES[0]); i++) {
@@ -226,6 +218,8 @@ static void request(struct live_exec *x)
                   "cannot ask the machine to run that: shorten arguments, "
                   "environment, user or folder",
                   ret);
+    else if (ret == -EHOSTDOWN)
+        fail(x, "keeper_hangs", &x->live->why);
     else if (ret != 0)
         fail_host(x, "host", "keeper", "cannot talk to the keeper", ret);
     x->result->exec_ns = io_now_ns();
@@ -435,29 +429,34 @@ static void dispatch(struct live_exec *x, const struct pollfd *polls)
         flush(x);
 }
 
-/* When a keeper that says nothing is given up. */
-static void set_patience(struct live_exec *x)
+/*
+ * One that is not well is given up, and so is one that does not keep what it
+ * promised: the end of a command whose time is over.
+ */
+static void check_keeper(struct live_exec *x)
 {
-    uint64_t patience = (uint64_t)LIVE_ANSWER_MS * MS;
-
-    if (!x->answered)
-        x->give_up_ns = x->result->exec_ns + patience;
-    else if (x->spec->timeout_ms > 0 && x->spec->timeout_ms < UINT32_MAX)
-        x->give_up_ns =
-            x->result->exec_ns + patience + x->spec->timeout_ms * MS;
-    else
-        x->give_up_ns = 0;
-}
-
-static void check_patience(struct live_exec *x)
-{
+    const struct trial_spec *spec = x->spec;
+    uint64_t limit = spec->timeout_ms;
     struct failure f;
 
-    if (x->over || x->give_up_ns == 0 || io_now_ns() < x->give_up_ns)
+    if (x->over)
         return;
-    failure_set(
-        &f, "keeper_hangs", x->live->record.name, "microsbx rm -f removes it",
-        "the keeper of the machine %s does not answer", x->live->record.name);
+    if (live_watch_look(&x->live->watch, &x->live->entry, &x->live->record,
+                        &f) != 0) {
+        fail(x,
+             !strcmp(f.code, "keeper_stopped") ? "keeper_stopped"
+                                               : "keeper_hangs",
+             &f);
+        return;
+    }
+    if (limit == 0 || limit >= UINT32_MAX ||
+        io_now_ns() < x->result->exec_ns + limit * MS + 2 * live_answer_ns())
+        return;
+    failure_set(&f, "keeper_hangs", x->live->record.name,
+                "microsbx kill ends the machine",
+                "the keeper of the machine %s (process %d) did not tell how "
+                "the command ended",
+                x->live->record.name, (int)x->live->record.keeper);
     fail(x, "keeper_hangs", &f);
 }
 
@@ -477,8 +476,7 @@ static void loop(struct live_exec *x)
 
         if (x->hurry)
             return;
-        set_patience(x);
-        wait_ms = x->over || x->give_up_ns == 0 ? -1 : 1000;
+        wait_ms = x->over ? -1 : LIVE_LOOK_MS;
         fill_polls(x, polls);
         if (poll(polls, SOURCE_COUNT, wait_ms) < 0) {
             if (errno != EINTR)
@@ -486,7 +484,7 @@ static void loop(struct live_exec *x)
             continue;
         }
         dispatch(x, polls);
-        check_patience(x);
+        check_keeper(x);
         if (x->over && x->keep_tail) {
             pour_tail(&x->streams[0]);
             pour_tail(&x->streams[1]);

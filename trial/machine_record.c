@@ -112,6 +112,10 @@ static void walk(struct walker *w, struct machine_record *r)
     r->ttl_ms =
         (uint64_t)walk_number(w, "ttl_ms", (int64_t)r->ttl_ms, INT64_MAX);
     r->keeper = (pid_t)walk_number(w, "keeper", r->keeper, INT32_MAX);
+    /* Machines that an earlier version started have none. */
+    if (!w->reading || json_object_get(w->object, "keeper_start"))
+        r->keeper_start = (uint64_t)walk_number(
+            w, "keeper_start", (int64_t)r->keeper_start, INT64_MAX);
     walk_text(w, "image", r->image, sizeof(r->image));
     walk_text(w, "image_sha256", r->image_sha256, sizeof(r->image_sha256));
     walk_text(w, "snapshot", r->snapshot, sizeof(r->snapshot));

@@ -37,7 +37,8 @@ struct machine_record {
     int64_t ended_at;   /* 0: it has not */
     uint64_t ttl_ms;    /* from the moment it answered */
     pid_t keeper;
-    char image[512];                    /* name, or "" */
+    uint64_t keeper_start; /* as process_start_ticks tells; 0: not known */
+    char image[512];       /* name, or "" */
     char image_sha256[DIGEST_HEX_SIZE]; /* of its root file system, or "" */
     char snapshot[DIGEST_HEX_SIZE];     /* the snapshot's id, or "" */
     char kernel[PROTO_RELEASE_MAX];     /* the guest's claim, printable */

@@ -21,7 +21,8 @@
 
 #define BACKLOG 64
 #define CONNECT_MS 5000 /* for a keeper that does not accept */
-#define SWEEP_AGE_S 2   /* a lock is made in the same moment as its folder */
+#define LOCK_TRIES 100
+#define SWEEP_AGE_S 2 /* a lock is made in the same moment as its folder */
 #define NEW_PREFIX ".new-"
 #define OLD_PREFIX ".old-"
 
@@ -142,24 +143,60 @@ static int open_machines(struct failure *f)
 
 /* ---- locks ---- */
 
-static int open_lock(int dir_fd)
+/* Its descriptor, or a negative errno (-EBUSY: somebody else holds it). */
+static int take_lock(int dir_fd, const char *name)
 {
     int fd =
-        openat(dir_fd, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+        openat(dir_fd, name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int ret = fd < 0 ? -errno : fd;
 
-    return fd < 0 ? -errno : fd;
+    /* Who only looks holds it for a moment, too. */
+    for (int i = 0; fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+        ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
+        if (ret != -EBUSY || i == LOCK_TRIES) {
+            close(fd);
+            return ret;
+        }
+        usleep(1000);
+    }
+    return fd >= 0 ? fd : ret;
+}
+
+static bool is_locked(int dir_fd, const char *name)
+{
+    int fd = openat(dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    bool locked;
+
+    if (fd < 0)
+        return false;
+    locked = flock(fd, LOCK_SH | LOCK_NB) != 0;
+    close(fd);
+    return locked;
 }
 
 bool registry_is_alive(const struct registry_entry *entry)
 {
-    int fd = open_lock(entry->dir_fd);
-    bool alive;
+    return is_locked(entry->dir_fd, "lock");
+}
+
+int registry_hold_busy(const struct registry_entry *entry)
+{
+    return take_lock(entry->dir_fd, "busy");
+}
+
+bool registry_is_busy(const struct registry_entry *entry)
+{
+    return is_locked(entry->dir_fd, "busy");
+}
+
+int registry_adopt(struct registry_entry *entry)
+{
+    int fd = take_lock(entry->dir_fd, "lock");
 
     if (fd < 0)
-        return false;
-    alive = flock(fd, LOCK_SH | LOCK_NB) != 0;
-    close(fd);
-    return alive;
+        return fd;
+    entry->lock_fd = fd;
+    return 0;
 }
 
 bool registry_wait_end(const struct registry_entry *entry, int ms)
@@ -235,15 +272,14 @@ int registry_create(const char *name, struct registry_entry *ret_entry,
     if (ret == 0)
         ret = e.dir_fd = open_entry(machines, folder);
     if (ret >= 0)
-        ret = e.lock_fd = open_lock(e.dir_fd);
-    if (ret >= 0)
-        ret = flock(e.lock_fd, LOCK_EX | LOCK_NB) != 0 ? -errno : 0;
+        ret = e.lock_fd = take_lock(e.dir_fd, "lock");
     if (ret < 0) {
         fail_folder("machines", strerror(-ret), ret, f);
         if (e.dir_fd >= 0)
             (void)!remove_folder(machines, folder, e.dir_fd);
         registry_close(&e);
     } else {
+        ret = 0;
         *ret_entry = e;
     }
     close(machines);
@@ -459,23 +495,30 @@ int registry_listen(const struct registry_entry *entry)
     return ret;
 }
 
-int registry_connect(const struct registry_entry *entry)
+int registry_try_connect(const struct registry_entry *entry)
 {
     struct sockaddr_un a = socket_address(entry);
-    uint64_t deadline = io_now_ns() + (uint64_t)CONNECT_MS * 1000000u;
     int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int ret;
 
     if (fd < 0)
         return -errno;
-    /* EAGAIN: as many wait already as it lets wait. */
-    do {
-        ret = connect(fd, (const struct sockaddr *)&a, sizeof(a)) ? -errno : 0;
-        if (ret == -EAGAIN)
-            usleep(20000);
-    } while (ret == -EAGAIN && io_now_ns() < deadline);
-    if (ret == 0)
+    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0)
         return fd;
+    ret = errno == ENOENT ? -ECONNREFUSED : -errno;
     close(fd);
-    return ret == -ENOENT ? -ECONNREFUSED : ret;
+    return ret;
+}
+
+int registry_connect(const struct registry_entry *entry)
+{
+    uint64_t deadline = io_now_ns() + (uint64_t)CONNECT_MS * 1000000u;
+    int ret = registry_try_connect(entry);
+
+    /* EAGAIN: as many wait already as it lets wait. */
+    while (ret == -EAGAIN && io_now_ns() < deadline) {
+        usleep(20000);
+        ret = registry_try_connect(entry);
+    }
+    return ret;
 }

@@ -5,9 +5,11 @@
  *     $XDG_RUNTIME_DIR/microsbx/machines/NAME/
  *         lock          flock'd by the machine's keeper for as long as it lives
  *         socket        the keeper listens there (keeper_proto.h)
+ *         busy          flock'd by it while it can answer nobody
  *         machine.json  what the machine is, and how it ended
- * (machine_record.h) stdout, stderr  output of the machine's own command,
- * bounded result.json   its result, one line
+ * (machine_record.h) stdout        output of the machine's own command, bounded
+ *         stderr
+ *         result.json   its result, one line
  *
  * Without XDG_RUNTIME_DIR they are in /run/user/UID, and without that in
  * /tmp/microsbx-UID. All folders are the user's alone (0700); one that is not
@@ -59,6 +61,18 @@ int registry_find(const char *name, struct registry_entry *ret_entry,
 /* True while its keeper lives. */
 bool registry_is_alive(const struct registry_entry *entry);
 
+/*
+ * Held by a keeper while it can answer nobody, because its machine stands still
+ * to be saved. A descriptor whose closing ends it, or a negative errno.
+ */
+int registry_hold_busy(const struct registry_entry *entry)
+    __attribute__((warn_unused_result));
+bool registry_is_busy(const struct registry_entry *entry);
+
+/* Takes the lock of a machine whose keeper is gone: 0, -EBUSY or another. */
+int registry_adopt(struct registry_entry *entry)
+    __attribute__((warn_unused_result));
+
 /* Waits for its keeper's end: true if it came within ms milliseconds. */
 bool registry_wait_end(const struct registry_entry *entry, int ms);
 
@@ -88,6 +102,9 @@ void registry_names_free(char **names, size_t count);
 int registry_listen(const struct registry_entry *entry)
     __attribute__((warn_unused_result));
 int registry_connect(const struct registry_entry *entry)
+    __attribute__((warn_unused_result));
+/* As registry_connect, but without waiting for room among those who wait. */
+int registry_try_connect(const struct registry_entry *entry)
     __attribute__((warn_unused_result));
 
 #endif

@@ -398,6 +398,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         if (spec->no_agent) {
             runner_begin_workload(&r, ret_result->running_ns);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
+            keeper_on_ready(spec->keeper);
         }
         runner_event(&r, "running", NULL);
         loop_until_over(&r);

@@ -13,11 +13,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "trial/keeper_proto.h"
 #include "trial/keeper_runner.h"
+#include "trial/monitor_handle.h"
 
 #define TURN_MS 5
 #define PATIENCE 20000000000ull /* nanoseconds a test waits for anything */
@@ -665,6 +667,60 @@ START_TEST(test_unconfirmed_timeout)
 }
 END_TEST
 
+/* Who stopped the monitor stopped the guest: nobody waits for that. */
+START_TEST(test_stopped_monitor)
+{
+    struct monitor monitor = {.pid = fork(), .sock = -1};
+    char remedy[40];
+    uint32_t id;
+    int sock, waiter;
+
+    if (monitor.pid == 0) {
+        for (;;)
+            pause();
+    }
+    be_ready(3600000);
+    r.monitor = &monitor;
+    waiter = dial(); /* waits for the machine's end: it is left alone */
+    sock = exec_running(0, &id);
+    ck_assert_int_eq(kill(monitor.pid, SIGSTOP), 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_ENDED);
+    ck_assert_int_eq(body.ended.kind, OUTCOME_INFRA_UNKNOWN);
+    ck_assert(body.ended.by_host);
+    ck_assert_str_eq(body.ended.cause, "monitor_stopped");
+    snprintf(remedy, sizeof(remedy), "kill -CONT %d", (int)monitor.pid);
+    ck_assert_ptr_nonnull(strstr(body.ended.failure.remedy, remedy));
+    hear_type(PROTO_CANCEL); /* of what may still run there */
+    ck_assert_int_eq(msg_receive(waiter, &msg), -EAGAIN);
+    /* Continued, it serves as before. */
+    ck_assert_int_eq(kill(monitor.pid, SIGCONT), 0);
+    say_exit(id, PROTO_EXIT_CANCELLED, 0);
+    sock = exec_running(0, &id);
+    say_exit(id, 0, 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_EXITED);
+    kill(monitor.pid, SIGKILL);
+    waitpid(monitor.pid, NULL, 0);
+    r.monitor = NULL;
+}
+END_TEST
+
+/* A machine without an agent can be asked how it is, and ended: no more. */
+START_TEST(test_no_agent)
+{
+    int sock;
+
+    spec.no_agent = true;
+    be_ready(3600000);
+    sock = dial_exec("cmd", 4, 1, 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_REFUSED);
+    ck_assert_str_eq(body.refused.code, "no_agent");
+    sock = dial();
+    tell(sock, KEEPER_STATUS);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_STATUS_REPLY);
+    ck_assert_int_eq(body.status.state, KEEPER_IS_RUNNING);
+}
+END_TEST
+
 START_TEST(test_too_many)
 {
     int socks[KEEPER_CLIENTS_MAX + 1];
@@ -890,6 +946,8 @@ static Suite *suite(void)
     tcase_add_test(t, test_hang_up);
     tcase_add_test(t, test_timeout_and_slow_client);
     tcase_add_test(t, test_unconfirmed_timeout);
+    tcase_add_test(t, test_stopped_monitor);
+    tcase_add_test(t, test_no_agent);
     tcase_add_test(t, test_too_many);
     tcase_add_test(t, test_files);
     tcase_add_test(t, test_kill);
