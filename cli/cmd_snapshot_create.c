@@ -313,6 +313,10 @@ static void explain(const struct create *c, struct failure *f)
 
     if (failure_is_set(&r->failure) && !warmup_decided(r))
         *f = r->failure;
+    else if (r->outcome.kind == OUTCOME_DISK_FULL && r->outcome.by_host)
+        failure_set(f, "disk_full", "--disk-limit", "give more --disk-limit",
+                    "the host refused what the guest wrote, at the limit of a "
+                    "disk: the machine is not whole");
     else if (r->outcome.kind == OUTCOME_TIMEOUT)
         failure_set(f, "warmup_failed", "--warmup",
                     "give more --warmup-timeout, or look at what it does",

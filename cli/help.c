@@ -34,8 +34,10 @@ static const struct row LIMIT_ROWS[] = {
      "10m for run; enforced by the host's clock; outcome timeout."},
     {"--output-limit", "10M a stream; enforced by the host; noted, the rest is "
                        "counted and dropped."},
-    {"--disk-limit", "1G, or what the snapshot was made with; enforced by the "
-                     "host's overlay; noted (no space left inside)."},
+    {"--disk-limit",
+     "1G, or what the snapshot was made with; enforced by the host's overlay. "
+     "The guest's file system is as large as that and full before: noted. A "
+     "write that the host refused: outcome disk_full."},
     {"--ready-timeout", "180s for run and snapshot create; enforced by the "
                         "host's clock; outcome infra_never_ran."},
     {"--warmup-timeout", "10m; enforced by the host's clock; no snapshot."},

@@ -11,6 +11,7 @@
 
 #include "guest/compare.h"
 #include "guest/sandbox.h"
+#include "guest/scratch.h"
 
 #define BOOT_ROOT "/newroot" /* where the overlay is mounted */
 #define BOOT_CGROUP "/sys/fs/cgroup"
@@ -39,13 +40,14 @@ void boot_loopback_up(void);
 
 /*
  * Finds the disks and mounts the root: `root` (erofs or squashfs, by its
- * magic) below an overlay on `scratch` (ext4). Fills config with the disks
- * that are left. scratch_limit: bytes that may be used of it (0: all).
- * *ret_scratch_fd: a directory of the scratch file system, -1 if there is none
- * (the root is then read-only). 0; -ENODEV: no root disk; else errno.
+ * magic) below an overlay on `scratch` (ext4; see scratch.h). Fills config
+ * with the disks that are left. limit: bytes that may be used of the scratch
+ * disk (0: all). ret_scratch->fd is -1 if there is none (the root is then
+ * read-only). 0; -ENODEV: no root disk; else errno.
  */
-int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
-                    int *ret_scratch_fd) __attribute__((warn_unused_result));
+int boot_mount_root(struct sandbox_config *config, uint64_t limit,
+                    struct scratch *ret_scratch)
+    __attribute__((warn_unused_result));
 
 /*
  * Mounts what a comparing guest looks at (proto.h): the disks PROTO_COMPARE_A

@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "guest/sysfile.h"
@@ -23,11 +22,6 @@
 #define EROFS_MAGIC 0xe0f5e1e2u
 #define EROFS_OFFSET 1024
 #define SQUASHFS_MAGIC 0x73717368u /* "hsqs" */
-/*
- * Blocks of the limit that the workload does not get: what ext4 itself writes
- * (bitmaps, inode tables) counts against the host's limit, too.
- */
-#define META_PART 32u
 
 /* ---- finding ------------------------------------------------------------ */
 
@@ -125,52 +119,17 @@ static int mount_lower(const struct sandbox_disk *disk)
     return 0;
 }
 
-/*
- * The host refuses writes beyond its limit with nothing better than an I/O
- * error, long after write(2) said yes. Reserving the clusters beyond the
- * limit in ext4 turns that into an honest ENOSPC (Documentation/ABI,
- * sysfs-fs-ext4: reserved_clusters).
- */
-static void limit_scratch(const struct sandbox_disk *disk, int fd,
-                          uint64_t limit)
-{
-    uint64_t total, usable;
-    struct statvfs fs;
-    char path[64];
-    int ret;
-
-    if (limit == 0 || fstatvfs(fd, &fs) < 0 || fs.f_frsize == 0)
-        return;
-    total = fs.f_blocks;
-    usable = limit / fs.f_frsize;
-    usable -= usable / META_PART;
-    if (usable >= fs.f_bfree || usable >= total)
-        return;
-    snprintf(path, sizeof(path), "/sys/fs/ext4/%s/reserved_clusters",
-             disk->name);
-    ret = sysfile_write_u64(AT_FDCWD, path, fs.f_bfree - usable);
-    if (ret)
-        boot_say("cannot limit the scratch disk: %s", strerror(-ret));
-}
-
+/* The scratch disk, with the folders that an overlay wants on it. */
 static int mount_scratch(const struct sandbox_disk *disk, uint64_t limit,
-                         int *ret_fd)
+                         struct scratch *ret_scratch)
 {
-    char device[32];
-    int fd;
+    int ret = scratch_mount(disk->name, limit, SCRATCH, ret_scratch);
 
-    snprintf(device, sizeof(device), "/dev/%s", disk->name);
-    (void)!mkdir(SCRATCH, 0755);
-    if (mount(device, SCRATCH, "ext4", MS_NODEV | MS_NOATIME, NULL) < 0)
-        return -errno;
+    if (ret)
+        return ret;
     if ((mkdir(SCRATCH "/upper", 0755) < 0 && errno != EEXIST) ||
         (mkdir(SCRATCH "/work", 0755) < 0 && errno != EEXIST))
         return -errno;
-    fd = open(SCRATCH "/work", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return -errno;
-    limit_scratch(disk, fd, limit);
-    *ret_fd = fd;
     return 0;
 }
 
@@ -192,31 +151,27 @@ static int mount_overlay(bool writable)
     return 0;
 }
 
-int boot_mount_root(struct sandbox_config *config, uint64_t scratch_limit,
-                    int *ret_scratch_fd)
+int boot_mount_root(struct sandbox_config *config, uint64_t limit,
+                    struct scratch *ret_scratch)
 {
-    struct sandbox_disk root, scratch;
-    int scratch_fd = -1;
+    struct sandbox_disk root, disk;
+    struct scratch scratch = {.fd = -1};
     int ret;
 
     config->disk_count = find_disks(config->disks, SANDBOX_DISKS_MAX);
     if (!take_disk(config, ROOT_SERIAL, &root))
         return -ENODEV;
     ret = mount_lower(&root);
-    if (ret)
-        return ret;
-    if (take_disk(config, SCRATCH_SERIAL, &scratch)) {
-        ret = mount_scratch(&scratch, scratch_limit, &scratch_fd);
-        if (ret)
-            return ret;
-    }
-    ret = mount_overlay(scratch_fd >= 0);
+    if (ret == 0 && take_disk(config, SCRATCH_SERIAL, &disk))
+        ret = mount_scratch(&disk, limit, &scratch);
+    if (ret == 0)
+        ret = mount_overlay(scratch.fd >= 0);
     if (ret) {
-        sysfile_close(&scratch_fd);
+        sysfile_close(&scratch.fd);
         return ret;
     }
     config->root = BOOT_ROOT;
-    *ret_scratch_fd = scratch_fd;
+    *ret_scratch = scratch;
     return 0;
 }
 

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -16,8 +15,7 @@
 #include "guest/child.h"
 #include "guest/sysfile.h"
 
-#define KILL_POLL_MS 5u      /* between looks at a dying cgroup */
-#define DISK_FULL_BLOCKS 16u /* fewer free blocks than this is full */
+#define KILL_POLL_MS 5u /* between looks at a dying cgroup */
 
 /* Ends of the three pipes (or one terminal) while an exec is being forked. */
 struct exec_ends {
@@ -234,6 +232,7 @@ static int exec_start(struct handle *h, struct agent *agent)
         goto out_free;
     h->state = HANDLE_START;
     h->note_pids = (request->flags & PROTO_EXEC_NOTE_PIDS) != 0;
+    h->end_disk = (request->flags & PROTO_EXEC_END_DISK) != 0;
     h->leave = (request->flags & PROTO_EXEC_LEAVE) != 0;
     if (request->timeout_ms &&
         request->timeout_ms < HANDLE_NO_TIME - h->started_ms)
@@ -353,13 +352,11 @@ static void sample_pids(struct handle *h, const struct agent *agent)
 /* A full disk may be empty again at the end: remember having seen it. */
 static void sample_disk(struct handle *h, const struct agent *agent)
 {
-    struct statvfs fs;
-
-    if (agent->scratch_fd < 0)
+    if (!scratch_is_full(&agent->scratch))
         return;
-    if (fstatvfs(agent->scratch_fd, &fs) == 0 &&
-        (fs.f_bavail < DISK_FULL_BLOCKS || fs.f_favail == 0))
-        h->exit_flags |= PROTO_EXIT_DISK_FULL;
+    h->exit_flags |= PROTO_EXIT_DISK_FULL;
+    if (h->end_disk && !h->reaped)
+        handle_kill(h);
 }
 
 static void sample(struct handle *h, const struct agent *agent, uint64_t now_ms)

@@ -54,6 +54,7 @@ int exec_attach(struct handle *h, const struct agent *agent, struct conn *conn,
     h->id = id;
     h->orphan = h->stays = false;
     h->note_pids = (request->flags & PROTO_EXEC_NOTE_PIDS) != 0;
+    h->end_disk = (request->flags & PROTO_EXEC_END_DISK) != 0;
     begin_anew(h, sysfile_now_ms(), request->timeout_ms);
     inlet_renew(&h->in);
     outlet_renew(&h->out[0]);

@@ -23,13 +23,14 @@
 #include "guest/kernel.h"
 #include "guest/proto.h"
 #include "guest/sandbox.h"
+#include "guest/scratch.h"
 #include "guest/stream.h"
 
 /* What handles need of the machine around them; owned by main or a test. */
 struct agent {
     struct sandbox sandbox;
     struct cgroup_tree cgroups;
-    int scratch_fd; /* a directory on the scratch disk; -1: none */
+    struct scratch scratch;
     uint32_t features;
     uint64_t memory_total;
     const struct kernel_ops *kernel; /* never NULL */
@@ -76,6 +77,7 @@ struct handle {
     uint64_t deadline_ms;       /* the request's timeout */
     uint64_t sample_ms;         /* next look at disk and processes */
     bool note_pids;             /* the process limit does not end it */
+    bool end_disk;              /* a full disk does */
     bool leave;                 /* what outlives its process goes on */
     bool warm;                  /* can be attached as an orphan that stays */
     struct cgroup_usage before; /* what it had used when it was attached */

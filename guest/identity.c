@@ -165,7 +165,11 @@ static enum proto_restore_step take_steps(struct agent *agent,
     if (*ret_err)
         return PROTO_STEP_BOOT_ID;
     *ret_err = restore_hostname(agent, request, ret_boot_id);
-    return PROTO_STEP_HOSTNAME;
+    if (*ret_err)
+        return PROTO_STEP_HOSTNAME;
+    if (request->flags & PROTO_RESTORE_LIMIT)
+        *ret_err = scratch_limit(&agent->scratch, request->scratch_limit);
+    return PROTO_STEP_DISK;
 }
 
 void identity_restore(struct agent *agent, const struct proto_restore *request,

@@ -70,10 +70,10 @@ static void set_up_agent(struct agent *agent, struct sandbox_config *config,
 {
     int ret;
 
-    agent->scratch_fd = -1;
+    agent->scratch.fd = -1;
     agent->memory_total = boot_memory("MemTotal");
     sandbox_init(&agent->sandbox, NULL);
-    ret = boot_mount_root(config, options->scratch_limit, &agent->scratch_fd);
+    ret = boot_mount_root(config, options->scratch_limit, &agent->scratch);
     if (ret == -ENODEV) {
         boot_say("no disk with the serial \"root\": nothing to run in");
         return;
@@ -95,7 +95,7 @@ static void set_up_agent(struct agent *agent, struct sandbox_config *config,
         return;
     }
     agent->features |= PROTO_FEATURE_ROOT;
-    if (agent->scratch_fd >= 0)
+    if (agent->scratch.fd >= 0)
         agent->features |= PROTO_FEATURE_SCRATCH;
     if (agent->cgroups.has_memory)
         agent->features |= PROTO_FEATURE_MEMORY;

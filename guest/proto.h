@@ -160,7 +160,8 @@ struct proto_header {
 #define PROTO_FEATURE_SNAPSHOT (1u << 4) /* QUIESCE and what follows it */
 #define PROTO_FEATURE_PARKED (1u << 5)   /* RESTORE has to come first */
 #define PROTO_FEATURE_LEAVE (1u << 6)    /* PROTO_EXEC_LEAVE */
-#define PROTO_FEATURES_KNOWN 0x7fu
+#define PROTO_FEATURE_DISK (1u << 7)     /* PROTO_RESTORE_LIMIT, _END_DISK */
+#define PROTO_FEATURES_KNOWN 0xffu
 
 struct proto_hello {
     uint16_t version;
@@ -176,7 +177,8 @@ struct proto_hello {
 #define PROTO_EXEC_NOTE_PIDS (1u << 3) /* its limit touched: go on */
 #define PROTO_EXEC_WARM (1u << 4)      /* with STDIN and without TTY */
 #define PROTO_EXEC_LEAVE (1u << 5)     /* what outlives it goes on */
-#define PROTO_EXEC_FLAGS_KNOWN 0x3fu
+#define PROTO_EXEC_END_DISK (1u << 6)  /* its disk is full: kill it */
+#define PROTO_EXEC_FLAGS_KNOWN 0x7fu
 
 struct proto_exec_open {
     uint32_t flags;
@@ -245,7 +247,7 @@ struct proto_exec_exit {
  * EXEC_FAILED.
  */
 struct proto_attach {
-    uint32_t flags;      /* PROTO_EXEC_NOTE_PIDS or 0 */
+    uint32_t flags;      /* of PROTO_EXEC_NOTE_PIDS, PROTO_EXEC_END_DISK */
     uint32_t pids_max;   /* as in EXEC_OPEN, all three */
     uint64_t timeout_ms; /* from now on */
     uint64_t memory_max;
@@ -275,16 +277,21 @@ struct proto_quiesced {
     uint64_t pin_window_ms;
 };
 
-/* Exactly one of them. */
+/* Exactly one of these three. */
 #define PROTO_RESTORE_FRESH (1u << 0)  /* a new machine, unlike all others */
 #define PROTO_RESTORE_PINNED (1u << 1) /* a new machine, like its siblings */
 #define PROTO_RESTORE_SAME (1u << 2)   /* the machine goes on, as itself */
+/* With FRESH or PINNED: the message has a scratch_limit. */
+#define PROTO_RESTORE_LIMIT (1u << 3)
 
 /*
  * FRESH: entropy is added and credited, the kernel's generator re-keyed, the
  * clock set, the boot id new and random. PINNED: nothing is re-keyed; the
  * seed selects one of 65,536 places in the frozen generator's stream, and the
  * boot id; the clock is set. SAME: only ends the parking.
+ *
+ * The scratch limit is what the host lets this machine write of that disk; an
+ * agent that is not told leaves it at what it was.
  *
  * The host name: "" is "microsbx-" and the first eight digits of the boot id.
  */
@@ -293,6 +300,7 @@ struct proto_restore {
     int64_t realtime_ns;                 /* CLOCK_REALTIME, 0 or more */
     uint64_t seed;                       /* PINNED; else 0 */
     uint8_t entropy[PROTO_ENTROPY_SIZE]; /* FRESH; else all 0 */
+    uint64_t scratch_limit;              /* bytes, not 0: LIMIT; else 0 */
     char hostname[PROTO_HOSTNAME_MAX];   /* letters, digits, '.', '-', '_' */
 };
 
@@ -304,8 +312,9 @@ enum proto_restore_step {
     PROTO_STEP_CLOCK = 3,    /* the wall clock */
     PROTO_STEP_BOOT_ID = 4,  /* the boot id that workloads read */
     PROTO_STEP_HOSTNAME = 5, /* the host name */
+    PROTO_STEP_DISK = 6,     /* the limit of the scratch disk */
 };
-#define PROTO_STEP_LAST 5u
+#define PROTO_STEP_LAST 6u
 
 /* With err the agent stays parked. */
 struct proto_restored {

@@ -15,7 +15,7 @@
 #define PROTO_ATTACH_SIZE 24u
 #define PROTO_QUIESCED_SIZE 28u
 #define PROTO_RESTORE_FIXED                                                    \
-    (20u + PROTO_ENTROPY_SIZE)  /* then the host name                          \
+    (20u + PROTO_ENTROPY_SIZE)  /* then the limit, then the host name          \
                                  */
 #define PROTO_RESTORED_FIXED 8u /* then the boot id */
 

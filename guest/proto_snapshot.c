@@ -40,19 +40,28 @@ bool proto_restore_is_sane(const struct proto_restore *m)
     static const uint8_t none[PROTO_ENTROPY_SIZE];
     bool entropy = memcmp(m->entropy, none, sizeof(none)) != 0;
 
-    if (m->realtime_ns < 0 || !is_hostname(m->hostname))
+    bool limit = (m->flags & PROTO_RESTORE_LIMIT) != 0;
+
+    if (m->realtime_ns < 0 || !is_hostname(m->hostname) ||
+        limit != (m->scratch_limit != 0))
         return false;
-    switch (m->flags) {
+    switch (m->flags & ~PROTO_RESTORE_LIMIT) {
     case PROTO_RESTORE_FRESH:
         return entropy && m->seed == 0;
     case PROTO_RESTORE_PINNED:
         return !entropy;
     case PROTO_RESTORE_SAME:
-        return !entropy && m->seed == 0 && m->realtime_ns == 0 &&
+        return !entropy && !limit && m->seed == 0 && m->realtime_ns == 0 &&
                m->hostname[0] == '\0';
     default:
         return false;
     }
+}
+
+/* Bytes before the host name. */
+static size_t restore_fixed(uint32_t flags)
+{
+    return PROTO_RESTORE_FIXED + (flags & PROTO_RESTORE_LIMIT ? 8 : 0);
 }
 
 /* ---- encoding ----------------------------------------------------------- */
@@ -85,8 +94,8 @@ void proto_put_quiesced(struct proto_writer *w, const struct proto_quiesced *m)
 void proto_put_restore(struct proto_writer *w, const struct proto_restore *m)
 {
     size_t len = strnlen(m->hostname, sizeof(m->hostname) - 1);
-    uint8_t *p =
-        proto_put_frame(w, PROTO_RESTORE, 0, PROTO_RESTORE_FIXED + len);
+    size_t fixed = restore_fixed(m->flags);
+    uint8_t *p = proto_put_frame(w, PROTO_RESTORE, 0, fixed + len);
 
     if (!p)
         return;
@@ -94,7 +103,9 @@ void proto_put_restore(struct proto_writer *w, const struct proto_restore *m)
     proto_put64(p + 4, (uint64_t)m->realtime_ns);
     proto_put64(p + 12, m->seed);
     memcpy(p + 20, m->entropy, sizeof(m->entropy));
-    memcpy(p + PROTO_RESTORE_FIXED, m->hostname, len);
+    if (m->flags & PROTO_RESTORE_LIMIT)
+        proto_put64(p + PROTO_RESTORE_FIXED, m->scratch_limit);
+    memcpy(p + fixed, m->hostname, len);
 }
 
 void proto_put_restored(struct proto_writer *w, const struct proto_restored *m)
@@ -124,7 +135,7 @@ int proto_get_attach(const void *payload, size_t len,
     m.pids_max = proto_get32(p + 4);
     m.timeout_ms = proto_get64(p + 8);
     m.memory_max = proto_get64(p + 16);
-    if (m.flags & ~PROTO_EXEC_NOTE_PIDS)
+    if (m.flags & ~(PROTO_EXEC_NOTE_PIDS | PROTO_EXEC_END_DISK))
         return -EBADMSG;
     *ret_m = m;
     return 0;
@@ -164,15 +175,20 @@ int proto_get_restore(const void *payload, size_t len,
 {
     const uint8_t *p = payload;
     struct proto_restore m = {0};
+    size_t fixed;
 
     if (len < PROTO_RESTORE_FIXED)
         return -EBADMSG;
     m.flags = proto_get32(p);
+    fixed = restore_fixed(m.flags);
+    if (len < fixed)
+        return -EBADMSG;
     m.realtime_ns = (int64_t)proto_get64(p + 4);
     m.seed = proto_get64(p + 12);
     memcpy(m.entropy, p + 20, sizeof(m.entropy));
-    if (proto_copy_text(p + PROTO_RESTORE_FIXED, p + len,
-                        len - PROTO_RESTORE_FIXED, m.hostname,
+    if (m.flags & PROTO_RESTORE_LIMIT)
+        m.scratch_limit = proto_get64(p + PROTO_RESTORE_FIXED);
+    if (proto_copy_text(p + fixed, p + len, len - fixed, m.hostname,
                         sizeof(m.hostname)) ||
         !proto_restore_is_sane(&m))
         return -EBADMSG;

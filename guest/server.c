@@ -121,7 +121,7 @@ int server_attach(struct server *server, int fd)
     struct proto_hello hello = {
         .version = PROTO_VERSION,
         .features = server->agent->features | PROTO_FEATURE_SNAPSHOT |
-                    PROTO_FEATURE_LEAVE,
+                    PROTO_FEATURE_LEAVE | PROTO_FEATURE_DISK,
         .boot_ms = sysfile_now_ms(),
         .memory_total = server->agent->memory_total,
     };

@@ -174,7 +174,7 @@ static const char *set_up(struct agent *agent, struct sandbox_config *config,
     char base[256];
     const char *why;
 
-    agent->scratch_fd = -1;
+    agent->scratch.fd = -1;
     agent->kernel = &rig_kernel_ops;
     sandbox_init(&agent->sandbox, NULL);
     if (rig_without_root)

@@ -87,6 +87,7 @@ struct agent_exec_request {
     bool open_stdin;         /* else stdin is /dev/null */
     bool allow_new_privs;    /* set-uid programs work for a user */
     bool pids_note;          /* touching pids_max does not end it */
+    bool disk_ends;          /* a full disk does, if the agent can see to it */
     bool leave;              /* processes that outlive it go on */
     bool warm;               /* stays for agent_client_attach; opens stdin */
 };
@@ -97,6 +98,7 @@ struct agent_attach_request {
     uint64_t memory_max;
     uint32_t pids_max;
     bool pids_note;
+    bool disk_ends;
 };
 
 /*

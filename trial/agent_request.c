@@ -146,6 +146,8 @@ static int make_exec_open(const struct agent_exec_request *request,
         m->flags |= PROTO_EXEC_NEW_PRIVS;
     if (request->pids_note)
         m->flags |= PROTO_EXEC_NOTE_PIDS;
+    if (request->disk_ends)
+        m->flags |= PROTO_EXEC_END_DISK;
     if (request->leave)
         m->flags |= PROTO_EXEC_LEAVE;
     m->rows = request->rows;
@@ -216,6 +218,9 @@ int agent_client_exec(struct agent_client *client,
     /* An agent of the past kills what is left, and says so. */
     if (!(client->features & PROTO_FEATURE_LEAVE))
         m.flags &= ~PROTO_EXEC_LEAVE;
+    /* It looks at the disk, but leaves the end to us. */
+    if (!(client->features & PROTO_FEATURE_DISK))
+        m.flags &= ~PROTO_EXEC_END_DISK;
     if (ret == 0)
         ret = send_exec(client, h->id, &m, &argv, &env);
     if (ret)
@@ -242,7 +247,7 @@ int agent_client_attach(struct agent_client *client,
                         const struct agent_attach_request *request,
                         uint32_t *ret_id)
 {
-    const struct proto_attach m = {
+    struct proto_attach m = {
         .flags = request->pids_note ? PROTO_EXEC_NOTE_PIDS : 0,
         .pids_max = request->pids_max,
         .timeout_ms = request->timeout_ms,
@@ -252,6 +257,8 @@ int agent_client_attach(struct agent_client *client,
     struct proto_writer w;
     int ret = usable_for_snapshots(client);
 
+    if (request->disk_ends && (client->features & PROTO_FEATURE_DISK))
+        m.flags |= PROTO_EXEC_END_DISK;
     if (ret == 0)
         ret = new_handle(client, &h);
     if (ret == 0)
@@ -289,6 +296,7 @@ int agent_client_quiesce(struct agent_client *client, uint32_t flags)
 int agent_client_restore(struct agent_client *client,
                          const struct proto_restore *request)
 {
+    struct proto_restore m = *request;
     struct proto_writer w;
     int ret = usable_for_snapshots(client);
 
@@ -296,12 +304,17 @@ int agent_client_restore(struct agent_client *client,
         return ret;
     if (!proto_restore_is_sane(request))
         return -EINVAL;
+    /* An agent of the past keeps to the limit that it was booted with. */
+    if (!(client->features & PROTO_FEATURE_DISK)) {
+        m.flags &= ~PROTO_RESTORE_LIMIT;
+        m.scratch_limit = 0;
+    }
     if (client->restoring)
         return -EBUSY;
-    ret = agent_out_reserve(client, PROTO_HEADER_SIZE + sizeof(*request), &w);
+    ret = agent_out_reserve(client, PROTO_HEADER_SIZE + sizeof(m), &w);
     if (ret)
         return ret;
-    proto_put_restore(&w, request);
+    proto_put_restore(&w, &m);
     agent_out_commit(client, &w);
     client->restoring = true;
     return 0;

@@ -8,7 +8,9 @@
  *   kernel        bzImage or ELF vmlinux
  *   initrd        cpio with the agent as /init and the kernel's modules
  *   rootfs.erofs  root file system, opened read-only, first disk
- *   scratch.ext4  empty ext4, base of a copy-on-write overlay, second disk
+ *   scratch.ext4  base of a copy-on-write overlay, second disk: one hole, on
+ *                 which the guest's agent makes an ext4 of the disk limit's
+ *                 size (before that was so: an empty ext4)
  *   packages      one line per Debian package inside (informative)
  *
  * image.json, format "microsbx.image/1" (* may be left out):
@@ -54,6 +56,8 @@ struct image_part {
     char sha256[65]; /* lower-case hex as recorded, not verified */
     uint64_t bytes;  /* as recorded; image_open has compared it */
 };
+
+#define IMAGE_SCRATCH_ID "scratch" /* of the second disk */
 
 /* All strings are owned by the struct; image_fini frees them. */
 struct image {

@@ -221,8 +221,8 @@ static int open_disks(struct machine *m, const struct machine_spec *spec,
     if (ret == 0 && m->has_image)
         ret = add_disk(m, spec, m->image.rootfs.path, "root", VM_DISK_RO, f);
     if (ret == 0 && m->has_image)
-        ret =
-            add_disk(m, spec, m->image.scratch.path, "scratch", VM_DISK_COW, f);
+        ret = add_disk(m, spec, m->image.scratch.path, IMAGE_SCRATCH_ID,
+                       VM_DISK_COW, f);
     for (unsigned i = 0; ret == 0 && i < spec->disk_count; i++) {
         const struct disk_spec *disk = &spec->disks[i];
         char id[VM_DISK_ID_MAX + 1];

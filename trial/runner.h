@@ -64,10 +64,10 @@ struct runner {
     int file_fd;               /* its local file, or -1 */
     uint64_t file_deadline_ns; /* of the file in progress; 0: none */
     struct digest *file_digest;
-    int console_fd;                     /* our end; -1 */
-    int timer_fd;                       /* rings at armed_ns; -1 */
-    uint64_t armed_ns;                  /* UINT64_MAX: never */
-    uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */
+    int console_fd;         /* our end; -1 */
+    int timer_fd;           /* rings at armed_ns; -1 */
+    uint64_t armed_ns;      /* UINT64_MAX: never */
+    uint64_t scratch_limit; /* bytes; 0: it has no such disk */
     uint64_t ready_deadline_ns;
     uint64_t deadline_ns;   /* of the workload; 0: none yet */
     uint64_t stats_at_ns;   /* next look at the counters; 0: not needed */
@@ -217,6 +217,8 @@ bool runner_forget_events(struct runner *r);
 void runner_blame_kept(struct runner *r);
 /* Waits for its end and blames it for a bad one; kills it if need be. */
 void runner_reap_monitor(struct runner *r);
+/* The counters once more, as the end of the machine would tell them. */
+void runner_ask_for_stats(struct runner *r);
 /* Counters came: limits that the host enforces. */
 void runner_on_stats(struct runner *r, const struct monitor_stats *stats);
 

@@ -153,6 +153,7 @@ static int request_exec(struct runner *r)
         .user = s->user,
         .pids_max = s->pids_limit,
         .pids_note = s->pids_notes,
+        .disk_ends = s->disk_ends,
         .tty = s->tty,
         .rows = s->tty_rows,
         .cols = s->tty_columns,

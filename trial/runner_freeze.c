@@ -172,6 +172,11 @@ void runner_freeze(struct runner *r)
         return;
     }
     settle(r);
+    /* What was refused is not on the disk: no machine to start from. */
+    runner_ask_for_stats(r);
+    if (r->machine_ended ||
+        (r->facts->ended_by == LIMIT_DISK && r->facts->limit_by_host))
+        return;
     if (r->spec->progress)
         r->spec->progress(r->spec->progress_ctx, "save");
     monitor_set_cancel_fd(r->monitor, r->spec->signal_fd);

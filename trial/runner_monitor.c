@@ -13,9 +13,6 @@
 #include "trial/vsock_dial.h"
 
 #define MS 1000000ull /* nanoseconds */
-/* Bytes of an overlay's cluster; the agent keeps a 32nd of the limit back. */
-#define CLUSTER_SIZE 65536u
-#define DISK_FULL_PART 16u
 /* One that is gone has only its memory to give back. */
 #define REAP_TIMEOUT_MS 5000
 
@@ -171,17 +168,36 @@ static void on_monitor_gone(struct runner *r)
 }
 
 /*
- * The overlay refused a write, or is as full as it gets: on the scratch disk
- * the guest's own file system says "no space left" a little before the limit.
+ * The host refused what a file system had taken: nothing that the workload says
+ * of its files holds any more, its status included. The scratch disk's own file
+ * system knows the limit and does not come to that.
  */
-static bool disk_is_full(const struct runner *r,
-                         const struct monitor_stats *stats, uint32_t i)
+static void on_disk_refused(struct runner *r, const char *disk)
 {
-    uint64_t limit = r->disk_limits[i];
+    if (r->facts->ended_by != LIMIT_DISK)
+        runner_event(r, "disk_refused", disk);
+    r->result->hit_disk = true;
+    r->facts->ended_by = LIMIT_DISK;
+    r->facts->limit_by_host = true;
+    if (r->phase == RUNNER_EXEC && r->spec->disk_ends && !runner_is_late(r))
+        r->phase = RUNNER_OVER;
+}
 
-    return stats->disks[i].limit_hit ||
-           (limit > 0 && stats->disks[i].clusters >=
-                             (limit - limit / DISK_FULL_PART) / CLUSTER_SIZE);
+static void on_disk_stats(struct runner *r, const struct monitor_stats *stats,
+                          uint32_t i)
+{
+    const char *disk = i < VM_DISKS_MAX && r->machine->disk_paths[i]
+                           ? r->machine->disk_paths[i]
+                           : "disk";
+
+    if (stats->disks[i].limit_hit)
+        on_disk_refused(r, disk);
+    /* Refused, but not by a limit: the workload saw I/O errors. */
+    else if (stats->disks[i].no_space > 0)
+        runner_fail(r, "host_disk_full", disk,
+                    "make room where TMPDIR points (or where the rw disk "
+                    "lies), or use --overlay memory",
+                    "this host had no room left for what the guest wrote");
 }
 
 void runner_check_cpu(struct runner *r, uint64_t guest_cpu_ns)
@@ -198,27 +214,10 @@ void runner_check_cpu(struct runner *r, uint64_t guest_cpu_ns)
 
 void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
 {
-    for (uint32_t i = 0; i < stats->disk_count; i++) {
-        if (disk_is_full(r, stats, i))
-            r->result->hit_disk = true;
-        /* Refused, but not by a limit: the workload saw I/O errors. */
-        if (stats->disks[i].no_space > 0 && !stats->disks[i].limit_hit)
-            runner_fail(r, "host_disk_full",
-                        i < VM_DISKS_MAX && r->machine->disk_paths[i]
-                            ? r->machine->disk_paths[i]
-                            : "disk",
-                        "make room where TMPDIR points (or where the rw disk "
-                        "lies), or use --overlay memory",
-                        "this host had no room left for what the guest wrote");
-    }
-    if (r->phase != RUNNER_EXEC || runner_is_late(r))
-        return;
-    runner_check_cpu(r, stats->guest_cpu_ns);
-    if (r->phase == RUNNER_EXEC && r->result->hit_disk && r->spec->disk_ends) {
-        r->facts->ended_by = LIMIT_DISK;
-        r->facts->limit_by_host = true;
-        r->phase = RUNNER_OVER;
-    }
+    for (uint32_t i = 0; i < stats->disk_count; i++)
+        on_disk_stats(r, stats, i);
+    if (r->phase == RUNNER_EXEC && !runner_is_late(r))
+        runner_check_cpu(r, stats->guest_cpu_ns);
 }
 
 static void on_lie(struct runner *r)

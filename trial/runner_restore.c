@@ -55,6 +55,10 @@ void runner_begin_restore(struct runner *r)
     };
     int ret;
 
+    if (r->scratch_limit > 0) {
+        request.flags |= PROTO_RESTORE_LIMIT;
+        request.scratch_limit = r->scratch_limit;
+    }
     if (!restore->pinned && !draw(r, request.entropy, sizeof(request.entropy)))
         return;
     runner_enter_phase(r, RUNNER_RESTORE, "restore");
@@ -75,6 +79,7 @@ void runner_on_restored(void *arg, const struct proto_restored *restored)
         [PROTO_STEP_CLOCK] = "setting its clock",
         [PROTO_STEP_BOOT_ID] = "taking a new boot id",
         [PROTO_STEP_HOSTNAME] = "taking a new host name",
+        [PROTO_STEP_DISK] = "limiting its scratch disk",
     };
     struct runner *r = arg;
 
@@ -127,6 +132,7 @@ int runner_attach(struct runner *r)
     const struct agent_attach_request request = {
         .pids_max = r->spec->pids_limit,
         .pids_note = r->spec->pids_notes,
+        .disk_ends = r->spec->disk_ends,
     };
     char seed[DIGEST_HEX_SIZE];
 

@@ -61,8 +61,12 @@ static int start_monitor(struct runner *r)
     struct failure *f = &r->result->failure;
     int ret = monitor_spawn(&r->monitor, f);
 
-    for (uint32_t i = 0; i < r->machine->config.disk_count; i++)
-        r->disk_limits[i] = r->machine->config.disks[i].overlay_limit;
+    for (uint32_t i = 0; i < r->machine->config.disk_count; i++) {
+        const struct vm_disk *disk = &r->machine->config.disks[i];
+
+        if (!strcmp(disk->id, IMAGE_SCRATCH_ID))
+            r->scratch_limit = disk->overlay_limit;
+    }
     r->machine_memory = r->machine->config.memory_bytes;
     r->machine->config.track_dirty = r->spec->vm != NULL;
     r->machine->config.renew_generation =
@@ -86,7 +90,7 @@ static int continue_machine(struct runner *r)
 
     r->monitor = vm->monitor;
     r->console_fd = vm->console_fd;
-    memcpy(r->disk_limits, vm->disk_limits, sizeof(r->disk_limits));
+    r->scratch_limit = vm->scratch_limit;
     r->machine_memory = vm->machine_memory;
     vm->monitor = NULL;
     vm->console_fd = -1;
@@ -126,8 +130,7 @@ int runner_take_monitor(struct runner *r)
     return ret;
 }
 
-/* The counters once more, as the end of the machine would tell them. */
-static void ask_for_stats(struct runner *r)
+void runner_ask_for_stats(struct runner *r)
 {
     uint64_t deadline = io_now_ns() + STATS_WAIT_MS * 1000000ull;
 
@@ -194,7 +197,7 @@ bool runner_leave_monitor(struct runner *r)
         return false;
     if (r->halted)
         monitor_continue(r->monitor);
-    ask_for_stats(r);
+    runner_ask_for_stats(r);
     if (!r->stats_seen || !may_go_on(r) || monitor_pause(r->monitor, &f) != 0)
         return false;
     r->result->has_stats = true;
@@ -202,7 +205,7 @@ bool runner_leave_monitor(struct runner *r)
         return false;
     vm->monitor = r->monitor;
     vm->console_fd = r->console_fd;
-    memcpy(vm->disk_limits, r->disk_limits, sizeof(vm->disk_limits));
+    vm->scratch_limit = r->scratch_limit;
     vm->machine_memory = r->machine_memory;
     r->monitor = NULL;
     r->console_fd = -1;

@@ -103,7 +103,7 @@ static uint64_t base_data(const struct machine *machine, const char *id)
 
     if (disk)
         return disk->data;
-    return machine->has_image && !strcmp(id, "scratch")
+    return machine->has_image && !strcmp(id, IMAGE_SCRATCH_ID)
                ? machine->image.scratch_data
                : 0;
 }

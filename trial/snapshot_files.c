@@ -19,7 +19,7 @@
 
 /* The disks that an image's machine has; see machine_open.c. */
 #define ROOT_ID "root"
-#define SCRATCH_ID "scratch"
+#define IMAGE_SCRATCH_ID "scratch"
 /* It mounts them read-only: next to nothing is written. */
 #define OVERLAY_LIMIT ((uint64_t)64 << 20)
 
@@ -151,9 +151,9 @@ static int open_machine(const struct snapshot *a, const struct snapshot *b,
     if (ret == 0)
         ret = add_disk(ret_machine, a, ROOT_ID, PROTO_COMPARE_ROOT, f);
     if (ret == 0)
-        ret = add_disk(ret_machine, a, SCRATCH_ID, PROTO_COMPARE_A, f);
+        ret = add_disk(ret_machine, a, IMAGE_SCRATCH_ID, PROTO_COMPARE_A, f);
     if (ret == 0)
-        ret = add_disk(ret_machine, b, SCRATCH_ID, PROTO_COMPARE_B, f);
+        ret = add_disk(ret_machine, b, IMAGE_SCRATCH_ID, PROTO_COMPARE_B, f);
     if (ret != 0)
         machine_close(ret_machine);
     return ret;
@@ -276,7 +276,7 @@ static int check_disks(const struct snapshot *s, struct failure *f)
     const struct snapshot_disk *root =
         snapshot_manifest_disk(&s->manifest, ROOT_ID);
     const struct snapshot_disk *scratch =
-        snapshot_manifest_disk(&s->manifest, SCRATCH_ID);
+        snapshot_manifest_disk(&s->manifest, IMAGE_SCRATCH_ID);
 
     if (s->manifest.has_image && root && root->mode == VM_DISK_RO && scratch &&
         scratch->mode == VM_DISK_COW)

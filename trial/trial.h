@@ -72,8 +72,8 @@ struct trial_vm {
     struct monitor *monitor; /* owned; NULL: the next trial starts one */
     int console_fd;          /* owned: our end of the guest's console; -1 */
     /* What its configuration said, which went to the monitor. */
-    uint64_t disk_limits[VM_DISKS_MAX]; /* bytes; 0: not an overlay */
-    uint64_t machine_memory;            /* bytes */
+    uint64_t scratch_limit;  /* bytes; 0: not an overlay */
+    uint64_t machine_memory; /* bytes */
 };
 
 /* Nothing yet; what is left of one, ended. */

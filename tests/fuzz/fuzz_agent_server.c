@@ -157,7 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int others[OTHERS];
     int ret = 0;
 
-    agent.scratch_fd = -1;
+    agent.scratch.fd = -1;
     agent.cgroups.work_fd = agent.cgroups.files_fd = -1;
     sandbox_init(&agent.sandbox, NULL);
     /* Odd inputs get as far as the fork, which then has nowhere to go. */

@@ -641,8 +641,9 @@ START_TEST(test_no_root)
     stop();
     rig_without_root = true;
     start();
-    ck_assert_uint_eq(rig.hello_frame.features,
-                      PROTO_FEATURE_SNAPSHOT | PROTO_FEATURE_LEAVE);
+    ck_assert_uint_eq(rig.hello_frame.features, PROTO_FEATURE_SNAPSHOT |
+                                                    PROTO_FEATURE_LEAVE |
+                                                    PROTO_FEATURE_DISK);
     h = agent_rig_sh(&rig, NULL, "true");
     ck_assert_uint_eq(h->failure.reason, PROTO_FAIL_NO_ROOT);
     ck_assert_int_eq(agent_client_stat(rig.client, "/", NULL, &id), 0);

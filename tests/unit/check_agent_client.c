@@ -686,6 +686,68 @@ START_TEST(test_old_agent)
 }
 END_TEST
 
+/* The next frame that the client sent: its payload. */
+static size_t take_frame(uint16_t type, uint8_t *ret_payload, size_t size)
+{
+    uint8_t bytes[PROTO_HEADER_SIZE];
+    struct proto_header header;
+
+    ck_assert_int_eq(agent_client_process(client, POLLOUT), 0);
+    ck_assert_int_eq(read(guest, bytes, sizeof(bytes)), (ssize_t)sizeof(bytes));
+    ck_assert_int_eq(proto_get_header(bytes, PROTO_FROM_HOST, &header), 0);
+    ck_assert_uint_eq(header.type, type);
+    ck_assert_uint_le(header.length, size);
+    ck_assert_int_eq(read(guest, ret_payload, header.length),
+                     (ssize_t)header.length);
+    return header.length;
+}
+
+/* The limit of the disk is told to an agent that knows of it, only. */
+START_TEST(test_disk_limit)
+{
+    static const char *const argv[] = {"true", NULL};
+    const struct agent_exec_request request = {.argv = argv, .disk_ends = true};
+    const struct agent_attach_request attach = {.disk_ends = true};
+    struct proto_restore restore = {
+        .flags = PROTO_RESTORE_PINNED | PROTO_RESTORE_LIMIT,
+        .scratch_limit = 1 << 20,
+    };
+    struct proto_hello hello = good_hello();
+    uint8_t bytes[4096];
+    struct proto_writer w;
+    struct proto_restore got;
+    struct proto_attach got_attach;
+    struct proto_exec_open open;
+    uint32_t id;
+
+    connect_client();
+    if (_i)
+        hello.features |= PROTO_FEATURE_DISK;
+    proto_writer_init(&w, bytes, sizeof(bytes));
+    proto_put_hello(&w, &hello);
+    say(&w);
+    ck_assert_int_eq(process(), 0);
+    ck_assert_int_eq(agent_client_restore(client, &restore), 0);
+    ck_assert_int_eq(
+        proto_get_restore(bytes, take_frame(PROTO_RESTORE, bytes, 4096), &got),
+        0);
+    ck_assert_uint_eq(got.scratch_limit, _i ? restore.scratch_limit : 0);
+    ck_assert_int_eq(agent_client_attach(client, &attach, &id), 0);
+    ck_assert_int_eq(proto_get_attach(bytes,
+                                      take_frame(PROTO_ATTACH, bytes, 4096),
+                                      &got_attach),
+                     0);
+    ck_assert_uint_eq(got_attach.flags, _i ? PROTO_EXEC_END_DISK : 0);
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), 0);
+    ck_assert_int_eq(
+        proto_get_exec_open(bytes, take_frame(PROTO_EXEC_OPEN, bytes, 4096),
+                            &open),
+        0);
+    ck_assert_uint_eq(open.flags, _i ? PROTO_EXEC_END_DISK : 0);
+    disconnect_client();
+}
+END_TEST
+
 START_TEST(test_bad_requests)
 {
     static char user[PROTO_USER_MAX + 1];
@@ -724,6 +786,7 @@ int main(void)
     tcase_add_test(tc, test_version);
     tcase_add_test(tc, test_byte_by_byte);
     tcase_add_test(tc, test_old_agent);
+    tcase_add_loop_test(tc, test_disk_limit, 0, 2);
     suite_add_tcase(s, tc);
     tc = tcase_create("frames");
     tcase_add_checked_fixture(tc, start, stop);

@@ -84,7 +84,7 @@ static const struct {
     size_t offset;
     uint32_t value;
 } bad_open[] = {
-    {0, 0x40}, /* unknown flag */
+    {0, 0x80}, /* unknown flag */
     {0, PROTO_EXEC_WARM},
     {0, PROTO_EXEC_WARM | PROTO_EXEC_STDIN | PROTO_EXEC_TTY},
     {28, 0}, /* no argument */

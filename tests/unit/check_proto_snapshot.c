@@ -40,7 +40,7 @@ static size_t decode(const struct proto_writer *w, enum proto_sender sender,
 START_TEST(test_attach)
 {
     const struct proto_attach in = {
-        .flags = PROTO_EXEC_NOTE_PIDS,
+        .flags = PROTO_EXEC_NOTE_PIDS | PROTO_EXEC_END_DISK,
         .pids_max = 77,
         .timeout_ms = 0x123456789abcull,
         .memory_max = 1ull << 40,
@@ -56,7 +56,8 @@ START_TEST(test_attach)
     for (size_t n = 0; n < len; n++)
         ck_assert_int_eq(proto_get_attach(payload, n, &out), -EBADMSG);
     for (unsigned int bit = 0; bit < 32; bit++) {
-        if (1u << bit == PROTO_EXEC_NOTE_PIDS)
+        if (1u << bit == PROTO_EXEC_NOTE_PIDS ||
+            1u << bit == PROTO_EXEC_END_DISK)
             continue;
         memset(payload, 0, 4);
         payload[bit / 8] = (uint8_t)(1u << bit % 8);
@@ -152,13 +153,17 @@ static size_t put_restore(const struct proto_restore *m)
 
 START_TEST(test_restore)
 {
-    struct proto_restore in[3] = {fresh(), pinned()};
+    struct proto_restore in[5] = {fresh(), pinned(), {0}, fresh(), pinned()};
     struct proto_restore out;
 
     memset(&in[2], 0, sizeof(in[2]));
     in[2].flags = PROTO_RESTORE_SAME;
     memset(in[0].hostname, 'h', sizeof(in[0].hostname) - 1);
-    for (size_t i = 0; i < 3; i++) {
+    in[3].flags |= PROTO_RESTORE_LIMIT;
+    in[3].scratch_limit = 1;
+    in[4].flags |= PROTO_RESTORE_LIMIT;
+    in[4].scratch_limit = 0xfedcba9876543210u;
+    for (size_t i = 0; i < 5; i++) {
         size_t len = put_restore(&in[i]);
         size_t fixed = len - strlen(in[i].hostname);
 
@@ -187,7 +192,7 @@ static void two_flags(struct proto_restore *m)
 
 static void unknown_flag(struct proto_restore *m)
 {
-    m->flags |= 8;
+    m->flags |= 16;
 }
 
 static void no_entropy(struct proto_restore *m)
@@ -242,10 +247,22 @@ static void same_seed(struct proto_restore *m)
     m->seed = 1;
 }
 
+static void limit_of_nothing(struct proto_restore *m)
+{
+    m->flags |= PROTO_RESTORE_LIMIT;
+}
+
+static void same_limit(struct proto_restore *m)
+{
+    memset(m, 0, sizeof(*m));
+    m->flags = PROTO_RESTORE_SAME | PROTO_RESTORE_LIMIT;
+    m->scratch_limit = 1;
+}
+
 static void (*const restore_faults[])(struct proto_restore *m) = {
-    no_flag,    two_flags,   unknown_flag,    no_entropy,
-    fresh_seed, before_1970, name_with_blank, name_with_escape,
-    same_clock, same_name,   same_seed,       pinned_entropy,
+    no_flag,     two_flags,       unknown_flag,     no_entropy, fresh_seed,
+    before_1970, name_with_blank, name_with_escape, same_clock, same_name,
+    same_seed,   pinned_entropy,  limit_of_nothing, same_limit,
 };
 
 START_TEST(test_restore_refused)
@@ -254,6 +271,9 @@ START_TEST(test_restore_refused)
     struct proto_restore out;
 
     ck_assert(proto_restore_is_sane(&m));
+    m.scratch_limit = 1;
+    ck_assert(!proto_restore_is_sane(&m));
+    m.scratch_limit = 0;
     restore_faults[_i](&m);
     ck_assert(!proto_restore_is_sane(&m));
     ck_assert_int_eq(proto_get_restore(payload, put_restore(&m), &out),

@@ -64,7 +64,7 @@ static void test_place(void)
 {
     result("all limits are enforced, root and scratch are there",
            t.hello.features == (PROTO_FEATURES_LIMITS | PROTO_FEATURE_SNAPSHOT |
-                                PROTO_FEATURE_LEAVE));
+                                PROTO_FEATURE_LEAVE | PROTO_FEATURE_DISK));
     run(NULL, "id -u; id -g; pwd; cat /proc/1/comm; touch here && echo w", 0, 0,
         0);
     result("default user, home and pid namespace",
