@@ -114,8 +114,7 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
         exec_monitor(path, pair[1], parent);
     if (m->pid < 0) {
         ret = -errno;
-        failure_set(f, "host", path, "free processes or memory",
-                    "cannot start the monitor: %s", strerror(errno));
+        monitor_fail_threads(f, ret, "the monitor");
         goto out_free;
     }
     close(pair[1]);

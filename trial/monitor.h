@@ -206,6 +206,8 @@ bool monitor_is_stopped(const struct monitor *m);
 void monitor_fail_stopped(struct failure *f, const char *when);
 /* The host's limit of CPU time (RLIMIT_CPU) has come: who had it. */
 void monitor_fail_cpu_limit(struct failure *f, const char *who);
+/* The host makes no process or thread for it: error tells, EAGAIN or other. */
+void monitor_fail_threads(struct failure *f, int error, const char *what);
 /* What a machine that ended by MONITOR_EXIT_HOST_ERROR says of the host. */
 void monitor_fail_host(const struct monitor_exit *e, struct failure *f);
 /* Its process id, for measurements; -1 once reaped. */

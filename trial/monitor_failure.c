@@ -3,6 +3,7 @@
  * What a person is told of a monitor that this host, and not its guest, kept
  * from going on; see monitor.h.
  */
+#include <errno.h>
 #include <string.h>
 
 #include "trial/monitor.h"
@@ -21,8 +22,26 @@ void monitor_fail_cpu_limit(struct failure *f, const char *who)
                 "this host's limit of CPU time (RLIMIT_CPU) ended %s", who);
 }
 
+void monitor_fail_threads(struct failure *f, int error, const char *what)
+{
+    if (error == -EAGAIN)
+        failure_set(f, "host_pids_limit", "pids.max",
+                    "allow more: pids.max of the control group (TasksMax in "
+                    "systemd, the pod's limit in Kubernetes), ulimit -u",
+                    "cannot start %s: this host's limit of processes and "
+                    "threads is reached (pids.max or RLIMIT_NPROC)",
+                    what);
+    else
+        failure_set(f, "host", what, "free processes or memory",
+                    "cannot start %s: %s", what, strerror(-error));
+}
+
 void monitor_fail_host(const struct monitor_exit *e, struct failure *f)
 {
+    if (e->error == -EAGAIN) {
+        monitor_fail_threads(f, e->error, "a virtual CPU");
+        return;
+    }
     failure_set(f, "host_error", "microsbx-vmm", "look at the host's log",
                 "the monitor could not go on: %s", strerror(-e->error));
 }

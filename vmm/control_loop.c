@@ -127,23 +127,28 @@ static int take_fd(struct msg *m)
     return fd;
 }
 
+/* RUNNING is said when nothing but the guest is missing, and before it runs. */
 static int handle_start(struct control_loop *c)
 {
+    uint64_t now_ns;
     uint8_t now[8];
     int ret;
 
     if (c->state != CONTROL_BUILT)
         return -EBADMSG;
-    c->state = CONTROL_RUNNING;
-    num_put_le64(now, io_now_ns());
-    ret = send_waiting(c, MONITOR_RUNNING, now, sizeof(now));
-    if (ret < 0)
-        return ret;
     ret = machine_start(c->machine);
-    if (ret < 0)
+    if (ret < 0) {
         machine_end(c->machine, MONITOR_EXIT_HOST_ERROR, ret,
-                    "a virtual CPU's thread cannot be started");
-    return 0;
+                    "a virtual CPU cannot be started");
+        return 0;
+    }
+    c->state = CONTROL_RUNNING;
+    now_ns = io_now_ns();
+    num_put_le64(now, now_ns);
+    ret = send_waiting(c, MONITOR_RUNNING, now, sizeof(now));
+    if (ret == 0)
+        machine_go(c->machine, now_ns);
+    return ret;
 }
 
 static int handle_dial_reply(struct control_loop *c, struct msg *m)

@@ -46,12 +46,18 @@ int machine_start(struct machine *m)
 {
     int ret = 0;
 
-    if (m->pristine)
-        machine_announce(m);
-    m->first_run_ns = io_now_ns();
     for (unsigned i = 0; ret == 0 && i < m->config.cpu_count; i++)
         ret = vcpu_start(&m->vcpus[i]);
-    return ret;
+    return ret < 0 ? ret
+                   : vcpu_gate_wait_arrived(&m->gate, m->config.cpu_count);
+}
+
+void machine_go(struct machine *m, uint64_t now_ns)
+{
+    if (m->pristine)
+        machine_announce(m);
+    m->first_run_ns = now_ns;
+    vcpu_gate_open(&m->gate);
 }
 
 void machine_run(struct machine *m)

@@ -6,7 +6,8 @@
  *   machine_build      the same for every machine, however it gets its state
  *   machine_boot       gives it the state of a kernel about to start, or
  *   machine_load       the state of a snapshot
- *   machine_start      runs the vCPU threads
+ *   machine_start      makes the vCPU threads
+ *   machine_go         has them run the guest
  *   machine_run        the device thread's event loop, until the end or a break
  *   machine_halt       vCPUs stopped and joined; then statistics are final
  *   machine_free
@@ -73,8 +74,15 @@ int machine_prove(struct machine *m, int state_fd, int leaves_fd,
                   struct monitor_error *ret_error)
     __attribute__((warn_unused_result));
 
-/* Starts the vCPU threads. 0 or -errno; then call machine_halt all the same. */
+/*
+ * Makes the vCPU threads, and sees that KVM would run them: no guest runs yet.
+ * 0 or a negative errno (-EAGAIN: the host gives no more threads); then call
+ * machine_halt all the same.
+ */
 int machine_start(struct machine *m) __attribute__((warn_unused_result));
+/* The guest runs from here on. Pre: started. now_ns: io_now_ns, for the stats.
+ */
+void machine_go(struct machine *m, uint64_t now_ns);
 
 /* Handles devices until machine_end or machine_break. */
 void machine_run(struct machine *m);

@@ -20,6 +20,10 @@
 /* A vCPU thread's own, for a signal handler, which is told nothing else. */
 static _Thread_local struct kvm_run *own_run;
 
+/* A host that is out of threads may soon have some: for a second. */
+#define REFUSED_MAX 100u
+#define REFUSED_WAIT_NS 10000000
+
 /* ---- the gate ---- */
 
 void vcpu_gate_init(struct vcpu_gate *gate)
@@ -50,9 +54,22 @@ void vcpu_gate_wait_out(struct vcpu_gate *gate, unsigned count)
     pthread_mutex_unlock(&gate->lock);
 }
 
+int vcpu_gate_wait_arrived(struct vcpu_gate *gate, unsigned count)
+{
+    int error;
+
+    pthread_mutex_lock(&gate->lock);
+    while (gate->arrived < count)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    error = gate->error;
+    pthread_mutex_unlock(&gate->lock);
+    return error;
+}
+
 void vcpu_gate_open(struct vcpu_gate *gate)
 {
     pthread_mutex_lock(&gate->lock);
+    gate->begun = true;
     gate->shut = false;
     pthread_cond_broadcast(&gate->changed);
     pthread_mutex_unlock(&gate->lock);
@@ -64,6 +81,24 @@ void vcpu_gate_end(struct vcpu_gate *gate)
     gate->over = true;
     pthread_cond_broadcast(&gate->changed);
     pthread_mutex_unlock(&gate->lock);
+}
+
+/* A new thread is there. True if it is to go in. */
+static bool gate_arrive(struct vcpu_gate *gate, int error)
+{
+    bool in;
+
+    pthread_mutex_lock(&gate->lock);
+    gate->arrived++;
+    if (gate->error == 0)
+        gate->error = error;
+    pthread_cond_broadcast(&gate->changed);
+    /* It may be shut again by now: who has come in is waited for. */
+    while (!gate->begun && !gate->over)
+        pthread_cond_wait(&gate->changed, &gate->lock);
+    in = !gate->over;
+    pthread_mutex_unlock(&gate->lock);
+    return in;
 }
 
 /* A thread came out. True if it is to go in again. */
@@ -201,6 +236,34 @@ static bool handle_exit(struct vcpu *vcpu)
     }
 }
 
+static void wait_a_moment(void)
+{
+    const struct timespec moment = {.tv_nsec = REFUSED_WAIT_NS};
+
+    (void)nanosleep(&moment, NULL); /* or until it is kicked */
+}
+
+/*
+ * KVM says EAGAIN, and means that the CPU waits for its INIT, which is fine, or
+ * that the host has no thread for it. False if that was the end.
+ */
+static bool bear_refusal(struct vcpu *vcpu)
+{
+    const struct vcpu_env *env = vcpu->env;
+    struct kvm_mp_state state;
+
+    if (ioctl(vcpu->kvm.fd, KVM_GET_MP_STATE, &state) == 0 &&
+        state.mp_state != KVM_MP_STATE_RUNNABLE)
+        return true;
+    if (++vcpu->refused > REFUSED_MAX) {
+        env->ended(env->ctx, MONITOR_EXIT_HOST_ERROR, -EAGAIN,
+                   "KVM refuses to run the guest");
+        return false;
+    }
+    wait_a_moment();
+    return true;
+}
+
 /* False if that was the end. */
 static bool run_once(struct vcpu *vcpu, int *ret_result)
 {
@@ -209,7 +272,10 @@ static bool run_once(struct vcpu *vcpu, int *ret_result)
 
     atomic_fetch_add_explicit(&vcpu->exits, 1, memory_order_relaxed);
     *ret_result = ret;
-    if (ret == -EINTR || ret == -EAGAIN)
+    if (ret == -EAGAIN)
+        return bear_refusal(vcpu);
+    vcpu->refused = 0;
+    if (ret == -EINTR)
         return true;
     if (ret < 0) {
         env->ended(env->ctx, MONITOR_EXIT_HOST_ERROR, ret, "KVM_RUN failed");
@@ -273,13 +339,34 @@ static uint64_t clock_ns(clockid_t clock)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/*
+ * One KVM_RUN that enters no guest: KVM makes what a VM still needs at its
+ * first, a thread of its own among it (since Linux 6.15). 0, or why not.
+ */
+static int try_run(struct vcpu *vcpu)
+{
+    int ret = -EAGAIN;
+
+    __atomic_store_n(&vcpu->kvm.run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < REFUSED_MAX && ret == -EAGAIN; i++) {
+        ret = ioctl(vcpu->kvm.fd, KVM_RUN, 0) < 0 ? -errno : -EIO;
+        if (ret == -EAGAIN)
+            wait_a_moment();
+    }
+    __atomic_store_n(&vcpu->kvm.run->immediate_exit, 0, __ATOMIC_SEQ_CST);
+    return ret == -EINTR ? 0 : ret;
+}
+
 static void *thread_main(void *arg)
 {
     struct vcpu *vcpu = arg;
+    int error;
 
-    own_run = vcpu->kvm.run;
-    while (gate_pass(vcpu->env->gate, !run_guest(vcpu)))
-        ;
+    error = try_run(vcpu);
+    own_run = vcpu->kvm.run; /* till then nobody has a reason to stop it */
+    if (gate_arrive(vcpu->env->gate, error))
+        while (gate_pass(vcpu->env->gate, !run_guest(vcpu)))
+            ;
     atomic_store(&vcpu->cpu_ns, clock_ns(CLOCK_THREAD_CPUTIME_ID));
     return NULL;
 }

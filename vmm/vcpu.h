@@ -31,6 +31,10 @@ struct vcpu_gate {
     bool shut;    /* who comes out waits */
     bool over;    /* who comes out, or waits, ends */
     unsigned out; /* threads that wait or have ended */
+    /* Before the first instruction. */
+    unsigned arrived;
+    bool begun; /* opened once: new threads go in */
+    int error;  /* the first that one of them met, or 0 */
 };
 
 void vcpu_gate_init(struct vcpu_gate *gate);
@@ -38,6 +42,10 @@ void vcpu_gate_fini(struct vcpu_gate *gate);
 /* Main thread. Shuts it; wait until `count` threads are out; opens it. */
 void vcpu_gate_shut(struct vcpu_gate *gate);
 void vcpu_gate_wait_out(struct vcpu_gate *gate, unsigned count);
+/* Waits for `count` new threads: 0, or what one of them met. Pre: never opened.
+ */
+int vcpu_gate_wait_arrived(struct vcpu_gate *gate, unsigned count)
+    __attribute__((warn_unused_result));
 void vcpu_gate_open(struct vcpu_gate *gate);
 /* Nobody goes in again. Any thread. */
 void vcpu_gate_end(struct vcpu_gate *gate);
@@ -63,6 +71,7 @@ struct vcpu {
     const struct vcpu_env *env;
     pthread_t thread;
     bool started;
+    unsigned refused; /* runs in a row, by KVM and for no fault of the guest */
     atomic_uint_fast64_t exits;  /* returns of KVM_RUN */
     atomic_uint_fast64_t cpu_ns; /* of the thread, once it has ended */
 };
@@ -76,6 +85,10 @@ void vcpu_fini(struct vcpu *vcpu);
 /* Once per process, before the first vcpu_start: the signal that kicks. */
 int vcpu_setup_signals(void) __attribute__((warn_unused_result));
 
+/*
+ * Makes the thread, which sees whether KVM would run the guest and then waits
+ * till the gate is opened for the first time. 0 or -errno.
+ */
 int vcpu_start(struct vcpu *vcpu) __attribute__((warn_unused_result));
 /*
  * Makes the vCPU leave the guest; env->leave must be set already. It does not
