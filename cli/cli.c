@@ -85,6 +85,8 @@ int cli_watch_signals(unsigned also, int *ret_fd, struct failure *f)
         watch(&set, SIGTSTP);
         watch(&set, SIGXCPU);
     }
+    if (also & CLI_IGNORE_STOP)
+        signal(SIGTSTP, SIG_IGN);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of a write */

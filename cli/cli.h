@@ -63,6 +63,7 @@ int cli_fail(const struct verb *verb, const struct failure *failure);
 /* For who runs a trial: SIGTSTP, since its clock cannot be stopped, and
  * SIGXCPU, which is the host's limit and not the trial's. */
 #define CLI_WATCH_TRIAL (1u << 1)
+#define CLI_IGNORE_STOP (1u << 2) /* SIGTSTP: the same, without a word */
 
 /*
  * Turns signals into reads of a descriptor, and ignores what would end or stop

@@ -100,7 +100,6 @@ static void show_progress(void *ctx, const char *phase)
         {"quiesce", "making the guest ready to be frozen"},
         {"save", "saving memory, devices and disks"},
         {"publish", "checking and publishing"},
-        {TRIAL_NOT_STOPPED, "not stopped: Ctrl-C ends it"},
     };
     const struct create *c = ctx;
 
@@ -275,7 +274,7 @@ static int prepare(struct create *c, struct failure *f)
     int ret = read_spec(c, f);
 
     if (ret == 0)
-        ret = cli_watch_signals(CLI_WATCH_TRIAL, &c->opts.spec.signal_fd, f);
+        ret = cli_watch_signals(CLI_IGNORE_STOP, &c->opts.spec.signal_fd, f);
     if (ret == 0)
         ret = open_machine(c, f);
     if (ret == 0)

@@ -537,8 +537,9 @@ static bool reap_within(struct monitor *m, int timeout_ms)
     uint64_t deadline = io_now_ns() + (uint64_t)timeout_ms * 1000000u;
 
     while (!try_reap(m, WNOHANG)) {
+        /* We may have been stopped just now, and it has ended since. */
         if (io_now_ns() >= deadline)
-            return false;
+            return try_reap(m, WNOHANG);
         usleep(500);
     }
     return true;

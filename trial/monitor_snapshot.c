@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/io.h"
+#include "base/patience.h"
 #include "trial/monitor_handle.h"
 
 /* A slow host with many vCPUs, and disks that finish what they began. */
@@ -42,34 +43,30 @@ static void keep_event(struct monitor *m, const struct monitor_event *e)
 }
 
 /* Waits until the socket is readable: 0, -ETIMEDOUT, -ECANCELED, -errno. */
-static int wait_readable(const struct monitor *m, uint64_t deadline_ns)
+static int wait_readable(const struct monitor *m, struct patience *patience)
 {
     struct pollfd p[2] = {{.fd = m->sock, .events = POLLIN},
                           {.fd = m->cancel_fd, .events = POLLIN}};
-    uint64_t now = io_now_ns();
-    int n;
+    int n = patience_poll(patience, p, 2);
 
-    if (now >= deadline_ns)
-        return -ETIMEDOUT;
-    n = poll(p, 2, (int)((deadline_ns - now) / 1000000) + 1);
     if (n < 0)
-        return errno == EINTR ? 0 : -errno;
+        return n;
     if (n > 0 && p[1].revents)
         return -ECANCELED;
-    return 0;
+    return n == 0 && patience_is_over(patience) ? -ETIMEDOUT : 0;
 }
 
 /* Until m->msg holds the answer or an ERROR: 0 or a negative errno. */
 static int await_answer(struct monitor *m, const struct order *order)
 {
-    uint64_t deadline = io_now_ns() + (uint64_t)ORDER_TIMEOUT_MS * 1000000u;
+    uint64_t more_ms =
+        order->touches_memory ? m->memory_bytes / BYTES_PER_MS : 0;
+    struct patience patience = patience_of_ms(ORDER_TIMEOUT_MS + more_ms);
     struct monitor_event event;
     int ret;
 
-    if (order->touches_memory)
-        deadline += m->memory_bytes / BYTES_PER_MS * 1000000u;
     while (!m->ended) {
-        ret = wait_readable(m, deadline);
+        ret = wait_readable(m, &patience);
         if (ret < 0)
             return ret;
         ret = monitor_take(m, &event);
@@ -97,6 +94,10 @@ static int fail_unanswered(const struct monitor *m, const struct order *order,
                         "the machine cannot be %s: the monitor waits for this "
                         "host's storage",
                         order->verb);
+            break;
+        }
+        if (monitor_is_stopped(m)) {
+            monitor_fail_stopped(f, "when it was to answer");
             break;
         }
         failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",

@@ -163,6 +163,11 @@ void runner_halt(struct runner *r);
  * end: true. Halts it to know.
  */
 bool runner_blame_storage(struct runner *r, const char *what);
+/*
+ * The same for a monitor that somebody stopped (SIGSTOP) and did not continue;
+ * it is then only killed.
+ */
+bool runner_blame_stopped(struct runner *r);
 /* Ends the machine, whatever the monitor has become. */
 void runner_stop_machine(struct runner *r);
 /* The vCPUs' time, as the host's scheduler counts it: a limit. */

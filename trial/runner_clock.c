@@ -88,11 +88,21 @@ bool runner_is_late(struct runner *r)
     return true;
 }
 
+static bool is_any_over(const struct runner *r, uint64_t now)
+{
+    return (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) ||
+           is_past_deadline(r, now) || is_past_file_deadline(r, now) ||
+           (r->phase == RUNNER_QUIESCE && now >= r->deadline_ns) ||
+           (r->verdict_at_ns != 0 && now >= r->verdict_at_ns);
+}
+
 /* Deadlines, of which the first that is over ends the trial. */
 static void check_deadlines(struct runner *r, uint64_t now)
 {
     char limit[40];
 
+    if (is_any_over(r, now) && runner_blame_stopped(r))
+        return;
     if (r->phase < RUNNER_PUT && now >= r->ready_deadline_ns) {
         units_format_duration(r->spec->ready_ms, limit, sizeof(limit));
         if (!runner_blame_storage(r, "did not answer"))

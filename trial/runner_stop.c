@@ -8,15 +8,15 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 
-#include "base/io.h"
+#include "base/patience.h"
 #include "trial/runner.h"
 
 #define MS 1000000ull /* nanoseconds */
 /* A monitor that has been told to stop does so at once; this is generous. */
-#define STOP_TIMEOUT_NS (10000 * MS)
+#define STOP_TIMEOUT_MS 10000
 #define HALT_TIMEOUT_MS 10000
 /* One that the host holds up has this long to answer all the same. */
-#define PATIENCE_NS (1000 * MS)
+#define PATIENCE_MS 1000
 /* Rounds in which the agent's frames are taken: more than a socket holds. */
 #define REST_ROUNDS_MAX 64u
 
@@ -38,11 +38,24 @@ static void say_storage_is_slow(struct runner *r)
     runner_event(r, "storage_slow", NULL);
 }
 
+bool runner_blame_stopped(struct runner *r)
+{
+    struct failure f = {0};
+
+    if (r->machine_ended || !r->monitor || r->halted ||
+        !monitor_is_stopped(r->monitor))
+        return false;
+    r->past_asking = true;
+    monitor_fail_stopped(&f, "while the guest was to run");
+    runner_fail_with(r, &f);
+    return true;
+}
+
 void runner_halt(struct runner *r)
 {
     int ret, left = 0;
 
-    if (r->halted || r->machine_ended || !r->monitor)
+    if (r->halted || r->machine_ended || !r->monitor || runner_blame_stopped(r))
         return;
     r->halted = true;
     r->phase = RUNNER_OVER;
@@ -97,6 +110,8 @@ static bool is_held_by_host(struct runner *r)
 {
     if (monitor_in_storage(r->monitor))
         say_storage_is_slow(r);
+    else if (!r->facts->cancelled && runner_blame_stopped(r))
+        return true;
     else if (!monitor_is_stopped(r->monitor))
         return false;
     r->past_asking = true;
@@ -106,25 +121,26 @@ static bool is_held_by_host(struct runner *r)
 /* Asks it to stop, and waits for its last word. */
 static void await_end(struct runner *r)
 {
-    uint64_t began = io_now_ns(), now = began;
+    struct patience all = patience_of_ms(STOP_TIMEOUT_MS);
     bool told = false;
 
-    for (; !r->machine_ended; now = io_now_ns()) {
+    while (!r->machine_ended) {
         struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
 
         /* A busy one has no room for the word yet: say it again. */
         if (!told)
             told = monitor_stop(r->monitor) != -EAGAIN;
-        if (now - began >= PATIENCE_NS && is_held_by_host(r))
+        if (runner_on_monitor(r) || patience_poll(&all, &p, 1) > 0)
+            continue;
+        if (all.left_ns <= (STOP_TIMEOUT_MS - PATIENCE_MS) * MS &&
+            is_held_by_host(r))
             break;
-        if (now - began >= STOP_TIMEOUT_NS) {
+        if (patience_is_over(&all)) {
             r->past_asking = true;
             r->facts->monitor_fault = true;
             r->facts->cause = "monitor_hung";
             break;
         }
-        if (!runner_on_monitor(r))
-            (void)poll(&p, 1, 100);
     }
 }
 

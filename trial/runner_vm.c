@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/patience.h"
 #include "trial/runner.h"
 
 /* A monitor answers at once; this is generous. */
@@ -132,16 +133,17 @@ int runner_take_monitor(struct runner *r)
 
 void runner_ask_for_stats(struct runner *r)
 {
-    uint64_t deadline = io_now_ns() + STATS_WAIT_MS * 1000000ull;
+    struct patience patience = patience_of_ms(STATS_WAIT_MS);
 
     r->stats_seen = false;
     if (monitor_request_stats(r->monitor) != 0)
         return;
-    while (!r->stats_seen && !r->machine_ended && io_now_ns() < deadline) {
+    while (!r->stats_seen && !r->machine_ended) {
         struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
 
-        if (!runner_on_monitor(r))
-            (void)poll(&p, 1, STATS_WAIT_MS);
+        if (!runner_on_monitor(r) && patience_poll(&patience, &p, 1) <= 0 &&
+            patience_is_over(&patience))
+            break;
     }
 }
 
