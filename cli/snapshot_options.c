@@ -357,6 +357,9 @@ int snapshot_source_open(const struct options *options, bool has_command,
     if (ret != 0)
         return ret;
     snapshot_places_read(options, &places, &open_options);
+    open_options.many = options_has(options, "repeat");
+    open_options.seal_max =
+        open_options.many ? SNAPSHOT_SEAL_MANY : SNAPSHOT_SEAL_ONCE;
     ret = snapshot_open(dir, &open_options, &source->snapshot, f);
     if (ret != 0)
         return ret;

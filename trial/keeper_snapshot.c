@@ -164,7 +164,6 @@ static int make_snapshot(struct keeper *k,
 {
     const struct snapshot_writer_options options = {
         .without_base = request->flags & KEEPER_SNAPSHOT_WITHOUT_BASE,
-        .copy_saved = true, /* the monitor lives on */
         .cancelled = is_cancelled,
         .ctx = &fd,
     };

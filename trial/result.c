@@ -323,6 +323,18 @@ static json_t *clock_text(const struct trial_restore *restore)
     return started_at((double)restore->clock_ns / 1e9);
 }
 
+/* Files that may have changed since they were checked, without a trace. */
+static json_t *unsealed_list(const struct snapshot *snapshot)
+{
+    json_t *list = json_array();
+    struct snapshot_names names;
+
+    snapshot_unsealed(snapshot, &names);
+    for (unsigned i = 0; i < names.count; i++)
+        json_array_append_new(list, text(names.names[i]));
+    return list;
+}
+
 /* How the trial got to where it started. */
 static void set_snapshot_fields(json_t *o, const struct trial_result *r,
                                 const struct trial_spec *spec)
@@ -337,6 +349,9 @@ static void set_snapshot_fields(json_t *o, const struct trial_result *r,
     json_object_set_new(
         o, "checked",
         text(restore ? snapshot_check_name(restore->snapshot->checked) : NULL));
+    json_object_set_new(o, "unsealed",
+                        restore ? unsealed_list(restore->snapshot)
+                                : json_null());
     /* A command in a long-lived machine finds what others left there. */
     json_object_set_new(o, "reset",
                         text(spec->live ? "none"

@@ -39,6 +39,10 @@
 #include "base/failure.h"
 #include "trial/snapshot_manifest.h"
 
+/* seal_max of a snapshot that is checked in full, once, or many times. */
+#define SNAPSHOT_SEAL_ONCE ((uint64_t)64 << 20)
+#define SNAPSHOT_SEAL_MANY ((uint64_t)256 << 20)
+
 /* A diff may have this many ancestors. */
 #define SNAPSHOT_CHAIN_MAX 16u
 
@@ -66,6 +70,13 @@ struct snapshot_open_options {
     bool no_bases;            /* only stored ones: inspect, diff, --from */
     /* A diff without its parents: memory_fd and cow_fd are -1. */
     bool no_flatten;
+    /*
+     * What is checked in full may be kept in sealed memory, up to so many bytes
+     * of data: then nobody can change it after the check. 0: nothing is. many:
+     * it is restored many times, so rather that than believing a stamp.
+     */
+    uint64_t seal_max;
+    bool many;
     bool (*cancelled)(void *ctx); /* asked now and then; or NULL */
     void *ctx;
     /* Private to writers: it is this one, which is not published yet. */
@@ -119,6 +130,20 @@ void snapshot_close(struct snapshot *snapshot);
 int snapshot_unchanged(const struct snapshot *snapshot, struct failure *f)
     __attribute__((warn_unused_result));
 
+/* Names of files of a snapshot. */
+struct snapshot_names {
+    unsigned count;
+    char names[1u + 2u * VM_DISKS_MAX][SNAPSHOT_NAME_MAX + 1];
+};
+
+/*
+ * The files (memory, cow files, bases) whose content somebody could have
+ * changed since the check without a trace: who had them open or mapped before.
+ * None if all are sealed, by their file system (fs-verity) or in memory.
+ */
+void snapshot_unsealed(const struct snapshot *snapshot,
+                       struct snapshot_names *ret_names);
+
 /*
  * Another file as the base of disk id (--disk FILE,id=ID): it must be of the
  * same size, and the snapshot must not have written to that disk. Pre: opened
@@ -150,8 +175,9 @@ int snapshot_verify(const char *dir,
 /*
  * Compares the leaves that the monitor computed of a restored guest's memory
  * (MONITOR_PROVE) with the recorded ones. 0: the same; 1: *ret_chunk is the
- * first chunk that differs; or a negative errno with *f filled (`leaves` itself
- * is checked first, whatever the level; -EBADMSG: another number of leaves).
+ * first chunk that differs; or a negative errno with *f filled (-EBADMSG:
+ * another number of leaves). The recorded ones are a sealed copy, which was
+ * checked whatever the level.
  */
 int snapshot_compare_leaves(const struct snapshot *snapshot, int leaves_fd,
                             uint64_t *ret_chunk, struct failure *f)

@@ -142,10 +142,8 @@ static int find_given(const struct snapshot_watch *watch, uint32_t disk,
                       struct failure *f)
 {
     const struct snapshot_member *member = &watch->chain[0];
-    int ret = paths && paths[0] ? snapshot_check_leaves_file(member, f) : 0;
+    int ret;
 
-    if (ret != 0)
-        return ret;
     for (unsigned i = 0; paths && paths[i]; i++) {
         ret = open_base(&member->manifest.disks[disk], paths[i], ret_base, f);
 

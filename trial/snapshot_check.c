@@ -85,7 +85,7 @@ int snapshot_check_file(const struct snapshot_member *member, uint32_t i,
     const struct snapshot_file *file = &member->manifest.files[i];
     struct snapshot_path path = snapshot_path(member->dir, file->name);
     char hex[DIGEST_HEX_SIZE];
-    int fd = member->files[i].fd;
+    int fd = snapshot_member_file_fd(member, i);
     int ret = file->tree ? snapshot_tree(fd, file->bytes, cancel, hex)
                          : digest_file(fd, hex);
 
@@ -394,18 +394,26 @@ static bool is_map(const char *name)
     return len > 4 && strcmp(name + len - 4, ".map") == 0;
 }
 
-/* What is small, and decides how the rest is read. */
-static int check_always(const struct snapshot *s, struct failure *f)
+/*
+ * What is small, and decides how the rest is read: it is copied first, so that
+ * it cannot change between the check and its use.
+ */
+int snapshot_check_small(struct snapshot_watch *watch, struct failure *f)
 {
     int ret = 0;
 
-    for (unsigned i = 0; i < s->watch->depth; i++) {
-        const struct snapshot_member *m = &s->watch->chain[i];
+    for (unsigned i = 0; i < watch->depth; i++) {
+        struct snapshot_member *m = &watch->chain[i];
 
         for (uint32_t k = 0; ret == 0 && k < m->manifest.file_count; k++) {
             const char *name = m->manifest.files[k].name;
+            bool own =
+                strcmp(name, "state") == 0 || strcmp(name, "leaves") == 0;
 
-            if ((i == 0 && strcmp(name, "state") == 0) || is_map(name))
+            if (!(i == 0 && own) && !is_map(name))
+                continue;
+            ret = snapshot_member_copy_file(m, k, f);
+            if (ret == 0)
                 ret = snapshot_check_file(m, k, NULL, f);
         }
     }
@@ -427,28 +435,20 @@ static int check_members(const struct snapshot *s, struct failure *f)
     return ret;
 }
 
-int snapshot_check_leaves_file(const struct snapshot_member *member,
-                               struct failure *f)
-{
-    for (uint32_t i = 0; i < member->manifest.file_count; i++)
-        if (strcmp(member->manifest.files[i].name, "leaves") == 0)
-            return snapshot_check_file(member, i, NULL, f);
-    return -EINVAL;
-}
-
 int snapshot_check_files(struct snapshot *snapshot, enum snapshot_check check,
                          struct failure *f)
 {
-    const struct snapshot_member *own = &snapshot->watch->chain[0];
-    int ret = check_always(snapshot, f);
+    const struct snapshot_watch *watch = snapshot->watch;
+    int ret = 0;
 
-    if (ret == 0 && check == SNAPSHOT_CHECK_DEFAULT)
-        check = snapshot_stamp_fits(snapshot) ? SNAPSHOT_CHECK_STAMP
-                                              : SNAPSHOT_CHECK_FULL;
-    if (ret == 0 && check != SNAPSHOT_CHECK_STAMP)
-        ret = snapshot_check_leaves_file(own, f);
-    if (ret == 0 && check == SNAPSHOT_CHECK_FULL)
-        ret = snapshot_check_leaves(own, f);
+    if (check == SNAPSHOT_CHECK_DEFAULT) {
+        bool sealing = watch->many && snapshot_seal_helps(snapshot);
+
+        check = !sealing && snapshot_stamp_fits(snapshot) ? SNAPSHOT_CHECK_STAMP
+                                                          : SNAPSHOT_CHECK_FULL;
+    }
+    if (check == SNAPSHOT_CHECK_FULL)
+        ret = snapshot_check_leaves(&watch->chain[0], f);
     if (ret == 0 && check == SNAPSHOT_CHECK_FULL &&
         snapshot->manifest.has_parent)
         ret = check_members(snapshot, f);
@@ -502,11 +502,8 @@ int snapshot_compare_leaves(const struct snapshot *snapshot, int leaves_fd,
 {
     uint64_t count = snapshot_chunks(snapshot->manifest.memory_bytes);
     struct snapshot_mark mark;
-    int ret = snapshot_check_leaves_file(&snapshot->watch->chain[0], f);
+    int ret = snapshot_mark_get(leaves_fd, &mark);
 
-    if (ret != 0)
-        return ret;
-    ret = snapshot_mark_get(leaves_fd, &mark);
     if (ret == 0 && mark.size != count * DIGEST_SIZE)
         ret = -EBADMSG;
     if (ret == 0)

@@ -44,6 +44,7 @@ static const struct {
     {"snapshot_write", "make room, or write somewhere else"},
     {"snapshot_archive", "get the archive again, or export it anew"},
     {"snapshot_size", "make room, or give a --size-limit, if you trust it"},
+    {"host", "free some memory, or raise ulimit -n"},
     {"snapshot_unreadable", "check permissions and the disk"},
 };
 
@@ -107,6 +108,7 @@ int snapshot_mark_get(int fd, struct snapshot_mark *ret_mark)
         .size = (uint64_t)st.st_size,
         .mtime_ns = to_ns(st.st_mtim),
         .ctime_ns = to_ns(st.st_ctim),
+        .sealed = snapshot_is_sealed(fd),
     };
     return 0;
 }
@@ -187,11 +189,32 @@ int snapshot_member_open_files(struct snapshot_member *member,
     return ret;
 }
 
+int snapshot_member_copy_file(struct snapshot_member *member, uint32_t i,
+                              struct failure *f)
+{
+    const struct snapshot_file *file = &member->manifest.files[i];
+    int fd = snapshot_seal_copy(member->files[i].fd, file->bytes, NULL);
+
+    if (fd < 0)
+        return snapshot_fail(f, fd, "host",
+                             snapshot_path(member->dir, file->name).text,
+                             "cannot read %s of the snapshot %s into memory: "
+                             "%s",
+                             file->name, member->dir, strerror(-fd));
+    member->copies[i] = fd;
+    return 0;
+}
+
+int snapshot_member_file_fd(const struct snapshot_member *member, uint32_t i)
+{
+    return member->copies[i] >= 0 ? member->copies[i] : member->files[i].fd;
+}
+
 int snapshot_member_fd(const struct snapshot_member *member, const char *name)
 {
     for (uint32_t i = 0; i < member->manifest.file_count; i++)
         if (strcmp(member->manifest.files[i].name, name) == 0)
-            return member->files[i].fd;
+            return snapshot_member_file_fd(member, i);
     return -1;
 }
 
@@ -356,7 +379,7 @@ static int init_member(struct snapshot_member *m, const char *dir,
     memset(m, 0, sizeof(*m));
     m->dir_fd = m->manifest_entry.fd = m->id_entry.fd = -1;
     for (unsigned i = 0; i < SNAPSHOT_FILES_MAX; i++)
-        m->files[i].fd = -1;
+        m->files[i].fd = m->copies[i] = -1;
     m->path = strdup(dir);
     m->dir = strdup(dir);
     if (!m->path || !m->dir)
@@ -400,8 +423,10 @@ void snapshot_member_close(struct snapshot_member *member)
 {
     if (!member->path)
         return; /* never opened */
-    for (unsigned i = 0; i < SNAPSHOT_FILES_MAX; i++)
+    for (unsigned i = 0; i < SNAPSHOT_FILES_MAX; i++) {
         io_close(&member->files[i].fd);
+        io_close(&member->copies[i]);
+    }
     io_close(&member->manifest_entry.fd);
     io_close(&member->id_entry.fd);
     io_close(&member->dir_fd);

@@ -91,12 +91,10 @@ static int check_absent(const struct snapshot_cow *cow)
     return ret;
 }
 
-static int check_cow(const struct snapshot_disk *disk,
-                     const struct writer_disk *saved)
+static int check_cow(const struct snapshot_disk *disk, int fd)
 {
     struct snapshot_cow cow;
-    int ret = snapshot_cow_load(snapshot_writer_saved(&saved->cow), disk->bytes,
-                                &cow);
+    int ret = snapshot_cow_load(fd, disk->bytes, &cow);
 
     if (ret != 0)
         return ret;
@@ -105,9 +103,16 @@ static int check_cow(const struct snapshot_disk *disk,
     return ret;
 }
 
+/* The saved one, or what was made of it. */
+static int pick(const struct saved_file *file, bool kept)
+{
+    return kept ? file->fd : file->saved_fd;
+}
+
 /* The disks of the manifest are those that were added. */
 static int check_disks(struct snapshot_writer *w,
-                       const struct snapshot_manifest *m, struct failure *f)
+                       const struct snapshot_manifest *m, bool kept,
+                       struct failure *f)
 {
     for (uint32_t i = 0; i < m->disk_count; i++) {
         const struct snapshot_disk *disk = &m->disks[i];
@@ -116,7 +121,7 @@ static int check_disks(struct snapshot_writer *w,
 
         if (!saved || !saved->leaves || is_cow != (saved->cow.fd >= 0))
             return fail_saved(w, "disks that are not the machine's", f);
-        if (is_cow && check_cow(disk, saved) != 0)
+        if (is_cow && check_cow(disk, pick(&saved->cow, kept)) != 0)
             return fail_saved(w, "a disk that is not one, or is damaged", f);
     }
     if (w->disk_count != m->disk_count)
@@ -124,18 +129,21 @@ static int check_disks(struct snapshot_writer *w,
     return 0;
 }
 
+/* Of the saved files; once more of the kept ones, which no monitor can change.
+ */
 static int check_saved(struct snapshot_writer *w,
-                       const struct snapshot_manifest *m, struct failure *f)
+                       const struct snapshot_manifest *m, bool kept,
+                       struct failure *f)
 {
     struct snapshot_mark memory, state;
 
-    if (snapshot_mark_get(snapshot_writer_memory_fd(w), &memory) != 0 ||
+    if (snapshot_mark_get(pick(&w->memory, kept), &memory) != 0 ||
         memory.size != m->memory_bytes)
         return fail_saved(w, "memory of another size than the machine's", f);
-    if (snapshot_mark_get(snapshot_writer_state_fd(w), &state) != 0 ||
+    if (snapshot_mark_get(pick(&w->state, kept), &state) != 0 ||
         state.size == 0 || state.size > SNAPSHOT_STATE_MAX)
         return fail_saved(w, "a state of an impossible size", f);
-    return check_disks(w, m, f);
+    return check_disks(w, m, kept, f);
 }
 
 /* The parent must be of the same machine, or the diff means nothing. */
@@ -267,11 +275,8 @@ static int copy_saved(const struct snapshot_writer *w,
                       const struct saved_file *file)
 {
     struct snapshot_mark mark;
-    int ret;
+    int ret = snapshot_mark_get(file->saved_fd, &mark);
 
-    if (file->saved_fd < 0)
-        return 0;
-    ret = snapshot_mark_get(file->saved_fd, &mark);
     return ret == 0
                ? sparse_copy(file->saved_fd, file->fd, mark.size, &w->cancel)
                : ret;
@@ -338,7 +343,8 @@ static int hash_region(struct snapshot_writer *w,
                snapshot_chunks(region->bytes) * DIGEST_SIZE);
         return 0;
     }
-    /* Not the saved file if there is a copy: its writer may still change it. */
+    /* Not the saved file, which its writer may still change; where only part of
+     * it is kept, the check before publishing finds that out. */
     walk.fd = disk ? disk->cow.fd : w->memory.fd;
     if (w->parent)
         walk.fd = disk ? disk->cow.saved_fd : w->memory.saved_fd;
@@ -501,7 +507,7 @@ int snapshot_writer_finish(struct snapshot_writer *w,
                            struct snapshot_manifest *m,
                            char ret_id[DIGEST_HEX_SIZE], struct failure *f)
 {
-    int ret = check_saved(w, m, f);
+    int ret = check_saved(w, m, false, f);
 
     if (ret == 0)
         ret = check_parent(w, m, f);
@@ -510,12 +516,15 @@ int snapshot_writer_finish(struct snapshot_writer *w,
     m->page_size = SNAPSHOT_PAGE;
     set_parent(w, m);
     ret = keep_files(w, m);
+    if (ret == 0 && check_saved(w, m, true, f) != 0)
+        return -EBADMSG;
     if (ret == 0)
         ret = hash_machine(w, m);
     if (ret == 0)
         ret = hash_files(w, m);
     if (ret != 0)
         return snapshot_stage_fail(&w->stage, ret, "write its files", f);
+    snapshot_writer_close_files(w);
     ret = write_manifest(w, m, ret_id, f);
     return ret == 0 ? publish(w, ret_id, f) : ret;
 }

@@ -111,6 +111,7 @@ int snapshot_tree(int fd, uint64_t bytes, const struct sparse_cancel *cancel,
 struct snapshot_mark {
     uint64_t dev, ino, size;
     int64_t mtime_ns, ctime_ns;
+    bool sealed; /* its file system refuses changes */
 };
 /* 0, or -EINVAL (no regular file), or another negative errno. */
 int snapshot_mark_get(int fd, struct snapshot_mark *ret_mark)
@@ -134,6 +135,7 @@ struct snapshot_member {
     struct snapshot_manifest manifest;
     struct snapshot_entry manifest_entry, id_entry;
     struct snapshot_entry files[SNAPSHOT_FILES_MAX]; /* as in the manifest */
+    int copies[SNAPSHOT_FILES_MAX]; /* in sealed memory; owned; -1: none */
 };
 
 /*
@@ -155,8 +157,14 @@ int snapshot_member_open_file(struct snapshot_member *member, uint32_t i,
 int snapshot_member_open_files(struct snapshot_member *member,
                                struct failure *f)
     __attribute__((warn_unused_result));
+/* Has file i in sealed memory from here on: what is checked is what is read. */
+int snapshot_member_copy_file(struct snapshot_member *member, uint32_t i,
+                              struct failure *f)
+    __attribute__((warn_unused_result));
 void snapshot_member_close(struct snapshot_member *member);
-/* The open file of that name; -1 if there is none. Borrowed. */
+/* File i, or its copy. Borrowed. */
+int snapshot_member_file_fd(const struct snapshot_member *member, uint32_t i);
+/* The open file of that name, or its copy; -1 if there is none. Borrowed. */
 int snapshot_member_fd(const struct snapshot_member *member, const char *name);
 
 /* ${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/NAME; the caller frees; or NULL. */
@@ -166,6 +174,30 @@ void snapshot_make_folders(const char *folder);
 
 /* The id in dir's manifest.sha256, unchecked: 0 or a negative errno. */
 int snapshot_read_id(int dir_fd, char ret_id[DIGEST_HEX_SIZE])
+    __attribute__((warn_unused_result));
+
+/* ---- sealing (snapshot_seal.c) ------------------------------------------ */
+
+/* Nobody can change the file's content, neither now nor later. */
+bool snapshot_is_sealed(int fd);
+/*
+ * Has the file system refuse every change, if it can (fs-verity) and the file
+ * is not very large. fd is read-only, and nobody has the file open for writing.
+ */
+void snapshot_seal_file(int fd);
+/* Bytes that a copy takes. */
+uint64_t snapshot_seal_cost(int fd);
+/* A copy in sealed memory: a read-only descriptor or a negative errno. */
+int snapshot_seal_copy(int fd, uint64_t bytes,
+                       const struct sparse_cancel *cancel)
+    __attribute__((warn_unused_result));
+/* Some content is not sealed, and a copy of it is within seal_max. */
+bool snapshot_seal_helps(const struct snapshot *s);
+/*
+ * Puts sealed copies in the place of content that is not sealed, within
+ * seal_max; before it is checked. 0 or -ECANCELED.
+ */
+int snapshot_seal_content(struct snapshot *s)
     __attribute__((warn_unused_result));
 
 /* ---- cow files (snapshot_cow.c) ----------------------------------------- */
@@ -232,7 +264,10 @@ struct snapshot_base {
 struct snapshot_watch {
     struct sparse_cancel cancel;
     int64_t opened_ns; /* CLOCK_REALTIME, before anything was opened */
-    unsigned depth;    /* members, 1 or more: the snapshot, its parent, ... */
+    uint64_t seal_max; /* as in snapshot_open_options */
+    bool many;
+    bool flat_is_own; /* memory and cow files were made for this process */
+    unsigned depth;   /* members, 1 or more: the snapshot, its parent, ... */
     struct snapshot_member chain[SNAPSHOT_CHAIN_MAX + 1];
     struct snapshot_base bases[VM_DISKS_MAX];
 };
@@ -300,13 +335,15 @@ int snapshot_check_chunk(int fd, const struct snapshot_region *region,
 int snapshot_check_file(const struct snapshot_member *member, uint32_t i,
                         const struct sparse_cancel *cancel, struct failure *f)
     __attribute__((warn_unused_result));
-/* The same for its `leaves`. */
-int snapshot_check_leaves_file(const struct snapshot_member *member,
-                               struct failure *f)
-    __attribute__((warn_unused_result));
 /* Root and trees of the member's `leaves` against its manifest. */
 int snapshot_check_leaves(const struct snapshot_member *member,
                           struct failure *f)
+    __attribute__((warn_unused_result));
+/*
+ * Copies state, leaves and maps into sealed memory and checks them, whatever
+ * the level; before anything else is made of them.
+ */
+int snapshot_check_small(struct snapshot_watch *watch, struct failure *f)
     __attribute__((warn_unused_result));
 /*
  * Checks an opened snapshot by level, in two steps: the files as they are, and

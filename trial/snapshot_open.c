@@ -57,6 +57,8 @@ snapshot_new(const struct snapshot_open_options *options)
     watch->opened_ns = snapshot_now_ns();
     watch->cancel.cancelled = options->cancelled;
     watch->cancel.ctx = options->ctx;
+    watch->seal_max = options->seal_max;
+    watch->many = options->many;
     return s;
 }
 
@@ -129,6 +131,7 @@ static int flatten(struct snapshot *s, struct failure *f)
 
     for (unsigned i = 0; ret == 0 && i < VM_DISKS_MAX; i++)
         s->disks[i].cow_fd = cows[i];
+    s->watch->flat_is_own = ret == 0;
     return ret;
 }
 
@@ -141,6 +144,8 @@ static int open_files(struct snapshot *s, const char *dir,
 {
     int ret = snapshot_chain_open(dir, options, s->watch, f);
 
+    if (ret == 0)
+        ret = snapshot_check_small(s->watch, f);
     if (ret == 0)
         ret = snapshot_bases_open(options, s->watch, f);
     if (ret != 0)
@@ -156,6 +161,14 @@ static int open_files(struct snapshot *s, const char *dir,
     return snapshot_check_files(s, options->check, f);
 }
 
+static int seal_content(struct snapshot *s, struct failure *f)
+{
+    if (snapshot_seal_content(s) == 0)
+        return 0;
+    return snapshot_fail(f, -ECANCELED, "cancelled", s->dir,
+                         "the check of %s was interrupted", s->dir);
+}
+
 static int open_all(struct snapshot *s, const char *dir,
                     const struct snapshot_open_options *options,
                     struct failure *f)
@@ -164,6 +177,8 @@ static int open_all(struct snapshot *s, const char *dir,
 
     if (ret == 0 && s->manifest.has_parent && !options->no_flatten)
         ret = flatten(s, f);
+    if (ret == 0 && s->checked == SNAPSHOT_CHECK_FULL)
+        ret = seal_content(s, f);
     if (ret == 0)
         ret = snapshot_check_content(s, f);
     /* What changed while it was hashed was not checked. */

@@ -250,9 +250,11 @@ int snapshot_stage_nameless(const struct snapshot_stage *stage)
 
 /* ---- publishing --------------------------------------------------------- */
 
-/* Read-only for everybody, and on the disk. */
+/* Read-only for everybody, where it can be for good, and on the disk. */
 static int seal_files(const struct snapshot_stage *stage)
 {
+    for (unsigned i = 0; i < stage->file_count; i++)
+        snapshot_seal_file(stage->files[i].fd);
     for (unsigned i = 0; i < stage->file_count; i++)
         if (fchmod(stage->files[i].fd, 0444) != 0 ||
             fsync(stage->files[i].fd) != 0)

@@ -46,9 +46,11 @@ char *snapshot_cache_dir(const char *name)
 static void describe(FILE *out, const char *what,
                      const struct snapshot_mark *mark)
 {
-    fprintf(
-        out, "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64 "\n",
-        what, mark->dev, mark->ino, mark->size, mark->mtime_ns, mark->ctime_ns);
+    fprintf(out,
+            "%s %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " %" PRId64
+            "%s\n",
+            what, mark->dev, mark->ino, mark->size, mark->mtime_ns,
+            mark->ctime_ns, mark->sealed ? " sealed" : "");
 }
 
 /* Calls for each file that was opened, with a name for it. */
@@ -84,7 +86,7 @@ static char *make_text(const struct snapshot *s, size_t *ret_len)
 
     if (!out)
         return NULL;
-    fprintf(out, "microsbx.stamp/1\nroot %s\n", s->manifest.root);
+    fprintf(out, "microsbx.stamp/2\nroot %s\n", s->manifest.root);
     visit_all(s, visit_describe, out);
     if (fclose(out) != 0) {
         free(text);

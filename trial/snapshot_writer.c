@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Writing a snapshot; see the header. What is saved goes straight to its place,
- * unless only part of it is kept (a diff) or its writer lives on: then to files
- * without a name, from which the published ones are made.
+ * Writing a snapshot; see the header. What is saved goes to files without a
+ * name, from which the published ones are made: who wrote them never had those,
+ * and can keep no page of them in a mapping to change it later.
  */
 #include "trial/snapshot_writer.h"
 
@@ -17,11 +17,6 @@
 #include "trial/snapshot_internal.h"
 #include "trial/snapshot_writer_internal.h"
 
-static bool is_copied(const struct snapshot_writer *w)
-{
-    return w->parent || w->copy_saved;
-}
-
 /* ---- beginning ---------------------------------------------------------- */
 
 /* The file `name`, and where the monitor writes it. */
@@ -31,7 +26,7 @@ static int add_saved(struct snapshot_writer *w, const char *name,
     int fd = snapshot_stage_create(&w->stage, name);
     int saved = -1;
 
-    if (fd >= 0 && is_copied(w)) {
+    if (fd >= 0) {
         saved = snapshot_stage_nameless(&w->stage);
         if (saved < 0) {
             io_close(&fd);
@@ -42,12 +37,6 @@ static int add_saved(struct snapshot_writer *w, const char *name,
         return snapshot_stage_fail(&w->stage, fd, "make a file", f);
     *ret_file = (struct saved_file){.fd = fd, .saved_fd = saved};
     return 0;
-}
-
-/* Where the saved content is to be read. */
-int snapshot_writer_saved(const struct saved_file *file)
-{
-    return file->saved_fd >= 0 ? file->saved_fd : file->fd;
 }
 
 int snapshot_writer_begin(const char *out_dir,
@@ -63,7 +52,6 @@ int snapshot_writer_begin(const char *out_dir,
     w->parent = options->parent;
     w->parents = options->parents;
     w->without_base = options->without_base;
-    w->copy_saved = options->copy_saved;
     w->cancel.cancelled = options->cancelled;
     w->cancel.ctx = options->ctx;
     w->state = w->memory = (struct saved_file){.fd = -1, .saved_fd = -1};
@@ -88,16 +76,21 @@ static void close_saved(struct saved_file *file)
     io_close(&file->saved_fd);
 }
 
+void snapshot_writer_close_files(struct snapshot_writer *w)
+{
+    close_saved(&w->state);
+    close_saved(&w->memory);
+    for (unsigned i = 0; i < VM_DISKS_MAX; i++)
+        close_saved(&w->disks[i].cow);
+}
+
 void snapshot_writer_free(struct snapshot_writer *w)
 {
     if (!w)
         return;
-    close_saved(&w->state);
-    close_saved(&w->memory);
-    for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
-        close_saved(&w->disks[i].cow);
+    snapshot_writer_close_files(w);
+    for (unsigned i = 0; i < VM_DISKS_MAX; i++)
         free(w->disks[i].leaves);
-    }
     free(w->leaves);
     snapshot_stage_end(&w->stage);
     free(w);
@@ -105,12 +98,12 @@ void snapshot_writer_free(struct snapshot_writer *w)
 
 int snapshot_writer_state_fd(const struct snapshot_writer *w)
 {
-    return snapshot_writer_saved(&w->state);
+    return w->state.saved_fd;
 }
 
 int snapshot_writer_memory_fd(const struct snapshot_writer *w)
 {
-    return snapshot_writer_saved(&w->memory);
+    return w->memory.saved_fd;
 }
 
 /* ---- disks -------------------------------------------------------------- */
@@ -155,7 +148,7 @@ int snapshot_writer_add_cow(struct snapshot_writer *w, const char *id,
     ret = add_saved(w, snapshot_disk_file_name(id, SNAPSHOT_DISK_COW).text,
                     &disk->cow, f);
     if (ret == 0)
-        *ret_fd = snapshot_writer_saved(&disk->cow);
+        *ret_fd = disk->cow.saved_fd;
     return ret;
 }
 

@@ -20,8 +20,9 @@
  * /proc, the hidden folder is there from the beginning, and is what a kill
  * leaves at any time.
  *
- * Files are published 0444. Who wrote memory and cow files may still hold
- * writable descriptors: end the monitor before finish, or say copy_saved.
+ * Files are published 0444, and sealed where the file system can (fs-verity).
+ * The monitor may live on, and may be hostile: what it wrote is copied to files
+ * that it has no descriptor of.
  */
 #ifndef MICROSBX_TRIAL_SNAPSHOT_WRITER_H
 #define MICROSBX_TRIAL_SNAPSHOT_WRITER_H
@@ -40,11 +41,8 @@ struct snapshot_writer_options {
      * Opened with no_bases or without, never with no_flatten. */
     const struct snapshot *parent; /* or NULL */
     /* Further places for the parent's own parents, as it was opened with. */
-    const char *const *parents; /* NULL-ended, or NULL; borrowed likewise */
-    bool without_base;          /* bases are recorded by digest, not stored */
-    /* The monitor lives on (--from-vm): what it wrote is copied to files it
-     * has no descriptor of. With a parent that is so anyway. */
-    bool copy_saved;
+    const char *const *parents;   /* NULL-ended, or NULL; borrowed likewise */
+    bool without_base;            /* bases are recorded by digest, not stored */
     bool (*cancelled)(void *ctx); /* asked now and then; or NULL */
     void *ctx;
 };

@@ -9,7 +9,7 @@
 /* A file of the snapshot that the monitor fills. Both owned. */
 struct saved_file {
     int fd;       /* the file itself */
-    int saved_fd; /* the nameless one the monitor writes instead, or -1 */
+    int saved_fd; /* the nameless one that the monitor writes in its place */
 };
 
 struct writer_disk {
@@ -22,7 +22,7 @@ struct snapshot_writer {
     struct snapshot_stage stage;
     const struct snapshot *parent; /* borrowed, or NULL */
     const char *const *parents;    /* places for its parents; borrowed */
-    bool without_base, copy_saved;
+    bool without_base;
     struct sparse_cancel cancel;
     struct saved_file state, memory;
     unsigned disk_count;
@@ -30,7 +30,8 @@ struct snapshot_writer {
     uint8_t *leaves; /* of the machine; owned */
 };
 
-int snapshot_writer_saved(const struct saved_file *file);
+/* Nobody has a file of it open for writing from here on. */
+void snapshot_writer_close_files(struct snapshot_writer *w);
 struct writer_disk *snapshot_writer_disk(struct snapshot_writer *w,
                                          const char *id);
 

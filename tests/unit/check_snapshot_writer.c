@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -181,7 +182,7 @@ static const char *path_of(const char *name)
 }
 
 /* The ways to write one: "s/b", which is a diff to "parent" or not. */
-enum job { JOB_WHOLE, JOB_COPIED, JOB_DIFF, JOB_IMPORT, JOBS };
+enum job { JOB_WHOLE, JOB_DIFF, JOB_IMPORT, JOBS };
 
 static struct snapshot *parent;
 
@@ -209,7 +210,7 @@ static void prepare(enum job job)
 static int do_job(enum job job, const char *name, struct failure *f)
 {
     static const struct snapshot_archive_options none = {.cancelled = NULL};
-    struct snapshot_writer_options options = {.copy_saved = job == JOB_COPIED};
+    struct snapshot_writer_options options = {.parent = NULL};
     char archive[128], id[DIGEST_HEX_SIZE];
 
     if (job == JOB_IMPORT) {
@@ -512,10 +513,10 @@ END_TEST
 /* ---- a hostile monitor -------------------------------------------------- */
 
 /* A writer with its disks, and the monitor's files as they should be. */
-static struct snapshot_writer *begin(struct snapshot_manifest *m, bool copied,
+static struct snapshot_writer *begin(struct snapshot_manifest *m,
                                      int *ret_cow_fd)
 {
-    const struct snapshot_writer_options options = {.copy_saved = copied};
+    const struct snapshot_writer_options options = {.parent = NULL};
     struct snapshot_writer *w = NULL;
     struct failure f = {.code = ""};
     struct stat st;
@@ -595,7 +596,7 @@ START_TEST(bad_saves_are_refused)
 {
     struct snapshot_manifest m;
     int cow_fd = -1;
-    struct snapshot_writer *w = begin(&m, false, &cow_fd);
+    struct snapshot_writer *w = begin(&m, &cow_fd);
 
     spoil(w, cow_fd, _i);
     finish_fails(w, &m, spoilt[_i]);
@@ -607,14 +608,14 @@ START_TEST(other_disks_are_refused)
 {
     struct snapshot_manifest m;
     int cow_fd = -1;
-    struct snapshot_writer *w = begin(&m, false, &cow_fd);
+    struct snapshot_writer *w = begin(&m, &cow_fd);
 
     m.disk_count = 1;
     finish_fails(w, &m, "disks");
-    w = begin(&m, false, &cow_fd);
+    w = begin(&m, &cow_fd);
     strcpy(m.disks[0].id, "boot");
     finish_fails(w, &m, "disks");
-    w = begin(&m, false, &cow_fd);
+    w = begin(&m, &cow_fd);
     m.disks[1].mode = VM_DISK_RO;
     finish_fails(w, &m, "disks");
 }
@@ -625,26 +626,37 @@ START_TEST(bad_manifests_are_refused)
 {
     struct snapshot_manifest m;
     int cow_fd = -1;
-    struct snapshot_writer *w = begin(&m, false, &cow_fd);
+    struct snapshot_writer *w = begin(&m, &cow_fd);
 
     m.cpus = 0;
     finish_fails(w, &m, "CPUs");
 }
 END_TEST
 
-/* The monitor lives on, and writes again what it once saved. */
-START_TEST(copied_files_are_out_of_reach)
+/*
+ * The monitor lives on, and writes again what it once saved: through its
+ * descriptors, and through a mapping whose pages were dirty all along, which
+ * leaves no trace.
+ */
+START_TEST(saved_files_are_out_of_reach)
 {
     struct snapshot_manifest m;
     char id[DIGEST_HEX_SIZE];
     struct failure f = {.code = ""};
     int cow_fd = -1, fds[3];
-    struct snapshot_writer *w = begin(&m, true, &cow_fd);
+    uint8_t *map;
+    struct snapshot_writer *w = begin(&m, &cow_fd);
 
     fds[0] = dup(snapshot_writer_memory_fd(w));
     fds[1] = dup(snapshot_writer_state_fd(w));
     fds[2] = dup(cow_fd);
+    map = mmap(NULL, RIG_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+    ck_assert_ptr_ne(map, MAP_FAILED);
+    map[97 * 4096] ^= 0;
     ck_assert_int_eq(snapshot_writer_finish(w, &m, id, &f), 0);
+    map[97 * 4096] ^= 1;
+    must_be_complete("s/b");
+    ck_assert_int_eq(munmap(map, RIG_MEMORY), 0);
     for (int i = 0; i < 3; i++) {
         ck_assert_int_eq(pwrite(fds[i], "evil", 4, 0), 4);
         close(fds[i]);
@@ -692,7 +704,7 @@ static void add_tests(TCase *tc)
     tcase_add_loop_test(tc, bad_saves_are_refused, 0, (int)ARRAY_SIZE(spoilt));
     tcase_add_test(tc, other_disks_are_refused);
     tcase_add_test(tc, bad_manifests_are_refused);
-    tcase_add_test(tc, copied_files_are_out_of_reach);
+    tcase_add_test(tc, saved_files_are_out_of_reach);
     tcase_add_test(tc, base_must_be_zero_behind_its_data);
 }
 
