@@ -24,11 +24,24 @@ struct block_backend_ops {
                    unsigned count, uint64_t offset, uint64_t len);
     /* Everything written so far survives a crash of the host. */
     int (*flush)(struct block_backend *b);
-    /* A hint; the range may read as zeros or as before. */
+    /*
+     * A hint; the range may read as zeros or as before. This and write_zeroes
+     * take the time that the range takes: see skip.
+     */
     int (*discard)(struct block_backend *b, uint64_t offset, uint64_t len);
     /* The range reads as zeros afterwards. */
     int (*write_zeroes)(struct block_backend *b, uint64_t offset, uint64_t len,
                         bool unmap);
+    /*
+     * How many bytes from offset on (at most len) a discard, or write_zeroes,
+     * would leave as they are: found in no time, however many they are. 0: it
+     * has something to do, or cannot know.
+     */
+    uint64_t (*skip)(struct block_backend *b, uint64_t offset, uint64_t len,
+                     bool discard);
+    /* How many bytes from offset on (at most len) are known to read as zeros,
+     * in no time and without reading them. */
+    uint64_t (*zeros)(struct block_backend *b, uint64_t offset, uint64_t len);
     void (*free)(struct block_backend *b);
 };
 

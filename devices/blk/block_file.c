@@ -142,6 +142,16 @@ int block_file_write_zeroes(int fd, uint64_t offset, uint64_t len)
     return ret;
 }
 
+uint64_t block_file_hole(int fd, uint64_t offset, uint64_t len)
+{
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+
+    /* Nothing but holes to the end: the whole range is in the file. */
+    if (data < 0)
+        return errno == ENXIO ? len : 0;
+    return num_min((uint64_t)data - offset, len);
+}
+
 int block_file_sync(int fd)
 {
     int ret;

@@ -59,6 +59,10 @@ int block_file_zero(int fd, uint64_t offset, uint64_t len,
 int block_file_write_zeroes(int fd, uint64_t offset, uint64_t len)
     __attribute__((warn_unused_result));
 
+/* How many bytes from offset on (at most len) are a hole in the file; 0: none,
+ * or the host does not tell. */
+uint64_t block_file_hole(int fd, uint64_t offset, uint64_t len);
+
 /* All data written so far is on the disk. */
 int block_file_sync(int fd) __attribute__((warn_unused_result));
 

@@ -133,6 +133,21 @@ static int raw_write_zeroes(struct block_backend *b, uint64_t offset,
     return raw_count(raw, ret);
 }
 
+static uint64_t raw_zeros(struct block_backend *b, uint64_t offset,
+                          uint64_t len)
+{
+    if (!num_range_within(offset, len, 0, b->size))
+        return 0;
+    return block_file_hole(raw_of(b)->fd, offset, len);
+}
+
+/* Zeros that are to keep their space may get some where there is none. */
+static uint64_t raw_skip(struct block_backend *b, uint64_t offset, uint64_t len,
+                         bool discard)
+{
+    return discard ? raw_zeros(b, offset, len) : 0;
+}
+
 static void raw_free(struct block_backend *b)
 {
     struct block_raw *raw = raw_of(b);
@@ -149,6 +164,8 @@ static const struct block_backend_ops raw_ops = {
     .flush = raw_flush,
     .discard = raw_discard,
     .write_zeroes = raw_write_zeroes,
+    .skip = raw_skip,
+    .zeros = raw_zeros,
     .free = raw_free,
 };
 

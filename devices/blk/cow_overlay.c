@@ -18,19 +18,7 @@
 #include "base/num.h"
 #include "devices/blk/block_file.h"
 #include "devices/blk/cow_map.h"
-
-struct cow_overlay {
-    struct block_backend backend; /* first: a backend is one of us */
-    struct block_backend *base;   /* owned; only read */
-    int fd;                       /* owned */
-    struct cow_map map;
-    uint64_t limit; /* bytes; 0: none */
-    bool durable;
-    bool dirty;       /* data written since the last sync (or ever) */
-    bool sync_failed; /* the host lost data: no later FLUSH may succeed */
-    bool no_punch;    /* the host file cannot have holes: stop asking */
-    uint8_t *scratch; /* owned; two clusters */
-};
+#include "devices/blk/cow_overlay_internal.h"
 
 static struct cow_overlay *cow_of(struct block_backend *b)
 {
@@ -79,8 +67,11 @@ static int base_is_zero(struct cow_overlay *cow, uint64_t cluster)
 {
     uint64_t start = cluster_start(cluster);
     uint64_t end = cluster_end(cow, cluster);
-    int ret = read_base(cow, cow->scratch, start, end);
+    int ret;
 
+    if (cow->base->ops->zeros(cow->base, start, end - start) == end - start)
+        return 1;
+    ret = read_base(cow, cow->scratch, start, end);
     return ret < 0 ? ret : is_zero(cow->scratch, end - start);
 }
 
@@ -435,6 +426,8 @@ static const struct block_backend_ops cow_ops = {
     .flush = cow_flush,
     .discard = cow_discard,
     .write_zeroes = cow_write_zeroes,
+    .skip = cow_overlay_skip,
+    .zeros = cow_overlay_zeros,
     .free = cow_free,
 };
 

@@ -25,7 +25,7 @@
 
 /* After this much the loop's other sources get their turn. */
 #define ROUND_REQUESTS 256u
-#define ROUND_BYTES ((uint64_t)16 << 20)
+#define ROUND_BYTES ((uint64_t)4 << 20)
 
 /* struct virtio_blk_config (VirtIO 1.2, 5.2.4), as far as it has fields. */
 #define CONFIG_CAPACITY 0u
@@ -44,7 +44,9 @@ struct virtio_blk {
     struct virtio_device dev;        /* first: a device is one of us */
     struct virtio_blk_target target; /* owns the backend */
     uint8_t config[CONFIG_SIZE];
-    struct desc_chain chain; /* the request being run */
+    struct desc_chain chain; /* the request being run, if busy */
+    struct virtio_blk_request request;
+    bool busy; /* it was popped, and is not done: between two steps */
 };
 
 /* Work since the last signal, and in this round. */
@@ -81,10 +83,21 @@ static int blk_activate(struct virtio_device *dev)
     return 0;
 }
 
-/* Requests are synchronous: none is in flight, nothing is to be forgotten. */
+/* Nothing is on its way but one request's next step. */
 static void blk_reset(struct virtio_device *dev)
 {
     blk_of(dev)->target.features = 0;
+    blk_of(dev)->busy = false;
+}
+
+/* What has been done of it does no harm: it will be run from its start. */
+static void blk_quiesce(struct virtio_device *dev)
+{
+    struct virtio_blk *blk = blk_of(dev);
+
+    if (blk->busy)
+        virtqueue_unpop(&dev->queues[REQUEST_QUEUE], 1);
+    blk->busy = false;
 }
 
 static void batch_signal(struct virtio_blk *blk, struct batch *batch)
@@ -95,39 +108,47 @@ static void batch_signal(struct virtio_blk *blk, struct batch *batch)
     batch->unsignalled_bytes = 0;
 }
 
-static void batch_add(struct virtio_blk *blk, struct batch *batch,
-                      uint64_t bytes)
+static void batch_add(struct virtio_blk *blk, struct batch *batch)
 {
     batch->requests++;
     batch->unsignalled_requests++;
-    batch->bytes += bytes;
-    batch->unsignalled_bytes += bytes;
     if (batch->unsignalled_requests >= SIGNAL_REQUESTS ||
         batch->unsignalled_bytes >= SIGNAL_BYTES)
         batch_signal(blk, batch);
 }
 
-/* Runs the popped chain and returns it. */
+/* Looks at the popped chain: it is being run from now on, or returned. */
+static void blk_begin_chain(struct virtio_blk *blk, struct batch *batch)
+{
+    blk->busy = virtio_blk_request_parse(&blk->chain, &blk->request);
+    if (blk->busy)
+        return;
+    virtqueue_push(&blk->dev.queues[REQUEST_QUEUE], blk->chain.head, 0);
+    batch_signal(blk, batch);
+    virtio_device_needs_reset(&blk->dev);
+}
+
+/* A step of the request, and its end, if it is done. */
 static void blk_run_chain(struct virtio_blk *blk, struct batch *batch)
 {
-    struct virtqueue *vq = &blk->dev.queues[REQUEST_QUEUE];
-    struct virtio_blk_request r;
+    struct virtio_blk_request *r = &blk->request;
+    bool done;
 
-    if (!virtio_blk_request_parse(&blk->chain, &r)) {
-        virtqueue_push(vq, blk->chain.head, 0);
-        batch_signal(blk, batch);
-        virtio_device_needs_reset(&blk->dev);
-        return;
-    }
     /* A sync may take long: what is finished is not held up by it. */
-    if (r.type == VIRTIO_BLK_T_FLUSH)
+    if (r->type == VIRTIO_BLK_T_FLUSH)
         batch_signal(blk, batch);
-    virtio_blk_request_run(&blk->target, &r);
-    if (r.malformed)
+    done = virtio_blk_request_run(&blk->target, r);
+    batch->bytes += r->cost;
+    batch->unsignalled_bytes += r->cost;
+    if (!done)
+        return;
+    blk->busy = false;
+    if (r->malformed)
         atomic_fetch_add_explicit(&blk->dev.violations, 1,
                                   memory_order_relaxed); /* a statistic */
-    virtqueue_push(vq, blk->chain.head, r.written);
-    batch_add(blk, batch, r.cost);
+    virtqueue_push(&blk->dev.queues[REQUEST_QUEUE], blk->chain.head,
+                   r->written);
+    batch_add(blk, batch);
 }
 
 static bool round_is_over(const struct batch *batch)
@@ -136,7 +157,8 @@ static bool round_is_over(const struct batch *batch)
 }
 
 /*
- * Takes requests until the queue is empty or the round is over. Kicks are not
+ * Takes requests until the queue is empty or the round is over, which may be in
+ * the middle of one: others wait until that is done. Kicks are not
  * wanted meanwhile; after a round that was cut short they stay off, since the
  * transport notifies again by itself.
  */
@@ -151,8 +173,11 @@ static void blk_queue_notify(struct virtio_device *dev, unsigned queue)
         return;
     do {
         virtqueue_disable_kicks(vq);
-        while ((ret = virtqueue_pop(vq, &blk->chain)) > 0) {
-            blk_run_chain(blk, &batch);
+        while (blk->busy || (ret = virtqueue_pop(vq, &blk->chain)) > 0) {
+            if (!blk->busy)
+                blk_begin_chain(blk, &batch);
+            if (blk->busy)
+                blk_run_chain(blk, &batch);
             if (round_is_over(&batch) &&
                 virtio_device_notify_later(dev, REQUEST_QUEUE))
                 goto out_signal;
@@ -214,6 +239,7 @@ static const struct virtio_device_ops blk_ops = {
     .activate = blk_activate,
     .reset = blk_reset,
     .queue_notify = blk_queue_notify,
+    .quiesce = blk_quiesce,
     .config_read = blk_config_read,
     .save = blk_save,
     .load = blk_load,

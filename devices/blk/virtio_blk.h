@@ -4,9 +4,11 @@
  * DISCARD, WRITE_ZEROES; features SIZE_MAX, SEG_MAX, BLK_SIZE, FLUSH and, as
  * the backend is, RO or DISCARD and WRITE_ZEROES.
  *
- * Requests run synchronously on the device thread, so at a reset or a
- * quiesce none is in flight: there is nothing to cancel or to drain. Those that
- * a round left in the queue stay there, and are served after a restore.
+ * Requests run on the device thread, one after the other, in steps of some MiB
+ * between which orders and other devices get their turn. A reset drops the one
+ * that is being run; a quiesce puts it back into the queue, to be run anew from
+ * its start (all requests may be). Those that a round left in the queue stay
+ * there, and are served after a restore.
  *
  * The saved state is the size of the disk and whether it is read-only; a device
  * over another backend refuses it. The bytes are the backend's owner's to save.
@@ -17,8 +19,8 @@
  *   (a driver that sends this is broken, and would wait for ever).
  * - anything else malformed (header cut short, data in the wrong direction,
  *   length 0 or not a multiple of 512, beyond the disk or the limits in the
- *   configuration space, a change of a read-only disk): IOERR, counted as a
- *   violation.
+ *   configuration space, segments that together are longer than the disk, a
+ *   change of a read-only disk): IOERR, counted as a violation.
  * - a type unknown or not negotiated, reserved flags: UNSUPP.
  * - an error of the backend: IOERR; it keeps its own count.
  * The length in the used ring is what was written from the start of the

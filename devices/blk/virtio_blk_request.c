@@ -19,15 +19,16 @@
 #define SEGMENT_F_UNMAP 1u
 #define SEGMENTS_MAX VIRTIO_BLK_DISCARD_SEG_MAX
 
+/* Discards and zeros are cut at its multiples, which are ends of clusters. */
+#define RANGE_CUT ((uint64_t)1 << 20)
+/* To see that there is nothing to do, however much it is. */
+#define SKIP_COST 4096u
+
+/* No status yet: there is more to do. No status byte has this value. */
+#define STATUS_MORE 0xffu
+
 /* A sync takes about as long as moving this much. */
 #define SYNC_COST ((uint64_t)4 << 20)
-
-/* One checked segment, in bytes. */
-struct segment {
-    uint64_t offset;
-    uint64_t len;
-    bool unmap;
-};
 
 bool virtio_blk_request_parse(const struct desc_chain *chain,
                               struct virtio_blk_request *ret_request)
@@ -92,43 +93,58 @@ static bool check_data(const struct virtio_blk_target *t,
                             ret_offset, &bytes);
 }
 
-static uint8_t run_in(const struct virtio_blk_target *t,
-                      struct virtio_blk_request *r)
+/* The one range of an IN or OUT. */
+static uint8_t begin_data(struct virtio_blk_request *r, uint64_t offset,
+                          uint64_t len)
 {
-    const struct desc_chain *c = r->chain;
-    struct iovec iov[VIRTQUEUE_SIZE_MAX];
+    r->ranges[0] = (struct virtio_blk_range){.offset = offset, .len = len};
+    r->range_count = 1;
+    return STATUS_MORE;
+}
+
+static uint8_t begin_in(const struct virtio_blk_target *t,
+                        struct virtio_blk_request *r)
+{
     uint64_t offset;
-    int n;
 
     if (!check_data(t, r, r->data_in, r->data_out, &offset))
         return refuse(r);
-    n = iov_slice(desc_chain_writable(c), c->writable_count, 0, r->data_in,
-                  iov);
-    if (n < 0)
-        return refuse(r);
-    return status_of(t->backend->ops->preadv(t->backend, iov, (unsigned)n,
-                                             offset, r->data_in));
+    return begin_data(r, offset, r->data_in);
 }
 
-static uint8_t run_out(const struct virtio_blk_target *t,
-                       struct virtio_blk_request *r)
+static uint8_t begin_out(const struct virtio_blk_target *t,
+                         struct virtio_blk_request *r)
+{
+    uint64_t offset;
+
+    if (t->backend->readonly ||
+        !check_data(t, r, r->data_out, r->data_in, &offset))
+        return refuse(r);
+    return begin_data(r, offset, r->data_out);
+}
+
+/* Moves the next bytes of the range. */
+static uint8_t step_data(const struct virtio_blk_target *t,
+                         struct virtio_blk_request *r,
+                         struct virtio_blk_range *range)
 {
     const struct desc_chain *c = r->chain;
     struct block_backend *b = t->backend;
     struct iovec iov[VIRTQUEUE_SIZE_MAX];
-    uint64_t offset;
-    int n, ret;
+    uint64_t at = range->offset + range->done;
+    uint64_t len = num_min(range->len - range->done, VIRTIO_BLK_STEP);
+    bool in = r->type == VIRTIO_BLK_T_IN;
+    int n = in ? iov_slice(desc_chain_writable(c), c->writable_count,
+                           range->done, len, iov)
+               : iov_slice(c->iov, c->readable_count, HEADER_SIZE + range->done,
+                           len, iov);
 
-    if (b->readonly || !check_data(t, r, r->data_out, r->data_in, &offset))
-        return refuse(r);
-    n = iov_slice(c->iov, c->readable_count, HEADER_SIZE, r->data_out, iov);
     if (n < 0)
         return refuse(r);
-    ret = b->ops->pwritev(b, iov, (unsigned)n, offset, r->data_out);
-    /* A driver that knows no FLUSH relies on every write (5.2.6.2). */
-    if (ret == 0 && !(t->features & VIRTIO_BLK_F_FLUSH))
-        ret = run_sync(t, r);
-    return status_of(ret);
+    range->done += len;
+    r->cost += len;
+    return status_of(in ? b->ops->preadv(b, iov, (unsigned)n, at, len)
+                        : b->ops->pwritev(b, iov, (unsigned)n, at, len));
 }
 
 static uint8_t run_flush(const struct virtio_blk_target *t,
@@ -157,7 +173,7 @@ static uint8_t run_get_id(const struct virtio_blk_target *t,
 /* Checks one segment of a DISCARD or WRITE_ZEROES: a status byte. */
 static uint8_t parse_segment(const struct virtio_blk_target *t,
                              struct virtio_blk_request *r, const uint8_t *raw,
-                             struct segment *ret_segment)
+                             struct virtio_blk_range *ret_range)
 {
     bool discard = r->type == VIRTIO_BLK_T_DISCARD;
     uint32_t sectors = num_get_le32(raw + SEGMENT_SECTORS);
@@ -166,36 +182,26 @@ static uint8_t parse_segment(const struct virtio_blk_target *t,
     /* unmap means nothing to a DISCARD (5.2.6.2). */
     if (flags & ~(discard ? 0 : SEGMENT_F_UNMAP))
         return VIRTIO_BLK_S_UNSUPP;
+    *ret_range = (struct virtio_blk_range){.unmap = flags & SEGMENT_F_UNMAP};
     if (sectors > (discard ? VIRTIO_BLK_DISCARD_SECTORS_MAX
                            : VIRTIO_BLK_WRITE_ZEROES_SECTORS_MAX) ||
         !sectors_to_bytes(t->backend, num_get_le64(raw + SEGMENT_SECTOR),
-                          sectors, &ret_segment->offset, &ret_segment->len))
+                          sectors, &ret_range->offset, &ret_range->len))
         return refuse(r);
-    ret_segment->unmap = flags & SEGMENT_F_UNMAP;
-    return VIRTIO_BLK_S_OK;
+    return STATUS_MORE;
 }
 
-static uint8_t run_segment(const struct virtio_blk_target *t,
-                           struct virtio_blk_request *r,
-                           const struct segment *s)
-{
-    struct block_backend *b = t->backend;
-
-    r->cost += s->len;
-    if (r->type == VIRTIO_BLK_T_DISCARD)
-        return status_of(b->ops->discard(b, s->offset, s->len));
-    return status_of(b->ops->write_zeroes(b, s->offset, s->len, s->unmap));
-}
-
-/* DISCARD and WRITE_ZEROES: nothing is changed unless all segments are good. */
-static uint8_t run_segments(const struct virtio_blk_target *t,
+/*
+ * DISCARD and WRITE_ZEROES: nothing is changed unless all segments are good,
+ * and together no longer than the disk, which they may not name twice.
+ */
+static uint8_t begin_ranges(const struct virtio_blk_target *t,
                             struct virtio_blk_request *r, uint64_t feature,
                             uint64_t max)
 {
     uint8_t raw[SEGMENTS_MAX * SEGMENT_SIZE];
-    struct segment segments[SEGMENTS_MAX];
-    uint64_t count = r->data_out / SEGMENT_SIZE;
-    uint8_t status = VIRTIO_BLK_S_OK;
+    uint64_t count = r->data_out / SEGMENT_SIZE, total = 0;
+    uint8_t status = STATUS_MORE;
 
     if (t->backend->readonly)
         return refuse(r);
@@ -205,47 +211,108 @@ static uint8_t run_segments(const struct virtio_blk_target *t,
         r->data_out % SEGMENT_SIZE != 0 ||
         desc_chain_read(r->chain, HEADER_SIZE, raw, (size_t)r->data_out) < 0)
         return refuse(r);
-    for (uint64_t i = 0; i < count && status == VIRTIO_BLK_S_OK; i++)
-        status = parse_segment(t, r, raw + i * SEGMENT_SIZE, &segments[i]);
-    for (uint64_t i = 0; i < count && status == VIRTIO_BLK_S_OK; i++)
-        status = run_segment(t, r, &segments[i]);
-    if (status == VIRTIO_BLK_S_OK && !(t->features & VIRTIO_BLK_F_FLUSH))
-        status = status_of(run_sync(t, r));
+    for (uint64_t i = 0; i < count && status == STATUS_MORE; i++) {
+        status = parse_segment(t, r, raw + i * SEGMENT_SIZE, &r->ranges[i]);
+        total += r->ranges[i].len;
+    }
+    if (status == STATUS_MORE && total > t->backend->size)
+        return refuse(r);
+    r->range_count = (unsigned)count;
     return status;
 }
 
-static uint8_t run_type(const struct virtio_blk_target *t,
-                        struct virtio_blk_request *r)
+/* Discards or zeroes the next bytes of the range. */
+static uint8_t step_range(const struct virtio_blk_target *t,
+                          struct virtio_blk_request *r,
+                          struct virtio_blk_range *range)
+{
+    struct block_backend *b = t->backend;
+    bool discard = r->type == VIRTIO_BLK_T_DISCARD;
+    uint64_t at = range->offset + range->done;
+    uint64_t left = range->len - range->done;
+    uint64_t len = b->ops->skip(b, at, left, discard);
+
+    if (len > 0 || left == 0) {
+        range->done += len;
+        r->cost += SKIP_COST;
+        return VIRTIO_BLK_S_OK;
+    }
+    len = num_min(left, RANGE_CUT - at % RANGE_CUT);
+    range->done += len;
+    r->cost += len;
+    return status_of(discard ? b->ops->discard(b, at, len)
+                             : b->ops->write_zeroes(b, at, len, range->unmap));
+}
+
+/* What all ranges are through with, and the sync behind it. */
+static uint8_t end_ranges(const struct virtio_blk_target *t,
+                          struct virtio_blk_request *r)
+{
+    /* A driver that knows no FLUSH relies on every write (5.2.6.2). */
+    if (r->type == VIRTIO_BLK_T_IN || (t->features & VIRTIO_BLK_F_FLUSH))
+        return VIRTIO_BLK_S_OK;
+    return status_of(run_sync(t, r));
+}
+
+/* As much as one step may do. */
+static uint8_t step(const struct virtio_blk_target *t,
+                    struct virtio_blk_request *r)
+{
+    bool data = r->type == VIRTIO_BLK_T_IN || r->type == VIRTIO_BLK_T_OUT;
+    uint8_t status;
+
+    while (r->range < r->range_count) {
+        struct virtio_blk_range *range = &r->ranges[r->range];
+
+        if (r->cost >= VIRTIO_BLK_STEP)
+            return STATUS_MORE;
+        status = data ? step_data(t, r, range) : step_range(t, r, range);
+        if (status != VIRTIO_BLK_S_OK)
+            return status;
+        if (range->done == range->len)
+            r->range++;
+    }
+    return end_ranges(t, r);
+}
+
+static uint8_t begin(const struct virtio_blk_target *t,
+                     struct virtio_blk_request *r)
 {
     switch (r->type) {
     case VIRTIO_BLK_T_IN:
-        return run_in(t, r);
+        return begin_in(t, r);
     case VIRTIO_BLK_T_OUT:
-        return run_out(t, r);
+        return begin_out(t, r);
     case VIRTIO_BLK_T_FLUSH:
         return run_flush(t, r);
     case VIRTIO_BLK_T_GET_ID:
         return run_get_id(t, r);
     case VIRTIO_BLK_T_DISCARD:
-        return run_segments(t, r, VIRTIO_BLK_F_DISCARD,
+        return begin_ranges(t, r, VIRTIO_BLK_F_DISCARD,
                             VIRTIO_BLK_DISCARD_SEG_MAX);
     case VIRTIO_BLK_T_WRITE_ZEROES:
-        return run_segments(t, r, VIRTIO_BLK_F_WRITE_ZEROES,
+        return begin_ranges(t, r, VIRTIO_BLK_F_WRITE_ZEROES,
                             VIRTIO_BLK_WRITE_ZEROES_SEG_MAX);
     default:
         return VIRTIO_BLK_S_UNSUPP;
     }
 }
 
-void virtio_blk_request_run(const struct virtio_blk_target *target,
+bool virtio_blk_request_run(const struct virtio_blk_target *target,
                             struct virtio_blk_request *request)
 {
-    uint8_t status = VIRTIO_BLK_S_IOERR;
+    uint8_t status = STATUS_MORE;
 
     request->cost = 0;
-    if (!request->malformed)
-        status = run_type(target, request);
-    request->cost += request->data_in + request->data_out;
+    if (request->malformed)
+        status = VIRTIO_BLK_S_IOERR;
+    else if (!request->begun)
+        status = begin(target, request);
+    request->begun = true;
+    if (status == STATUS_MORE)
+        status = step(target, request);
+    if (status == STATUS_MORE)
+        return false;
     /* A successful request has filled its data up to the status byte. */
     if (request->data_in == 0)
         request->written = 1;
@@ -253,4 +320,5 @@ void virtio_blk_request_run(const struct virtio_blk_target *target,
         request->written = (uint32_t)(request->data_in + 1);
     /* The chain has that byte: parse looked. */
     (void)!desc_chain_write(request->chain, request->data_in, &status, 1);
+    return true;
 }

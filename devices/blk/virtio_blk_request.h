@@ -15,6 +15,13 @@
 
 #define VIRTIO_BLK_SECTOR_SIZE 512u
 
+/*
+ * Requests are run in steps of this many bytes, so that one of them, on slow
+ * storage, holds up neither an order to stop nor other devices. Those of Linux
+ * (at most 1,280 KiB of data) take one.
+ */
+#define VIRTIO_BLK_STEP ((uint64_t)2 << 20)
+
 /* Feature bits (VirtIO 1.2, 5.2.3). */
 #define VIRTIO_BLK_F_SIZE_MAX ((uint64_t)1 << 1)
 #define VIRTIO_BLK_F_SEG_MAX ((uint64_t)1 << 2)
@@ -42,7 +49,15 @@ struct virtio_blk_target {
     char id[VIRTIO_BLK_ID_MAX]; /* padded with NULs */
 };
 
-/* A chain that was looked at, and what became of it. */
+/* A range of the disk, in bytes, and how far it is done. */
+struct virtio_blk_range {
+    uint64_t offset;
+    uint64_t len;
+    uint64_t done;
+    bool unmap;
+};
+
+/* A chain that was looked at, and what has become of it so far. */
 struct virtio_blk_request {
     const struct desc_chain *chain;
     uint32_t type;
@@ -52,10 +67,14 @@ struct virtio_blk_request {
     bool malformed;    /* the guest's fault, to be counted */
     uint32_t written;  /* for the used ring */
     /*
-     * What it cost the device thread, in bytes: data moved, ranges discarded
-     * or zeroed (16 bytes can name a GiB), and a price for each sync.
+     * What the last step cost the device thread, in bytes: data moved, ranges
+     * discarded or zeroed (16 bytes can name 64 MiB), a price for each sync.
      */
     uint64_t cost;
+    bool begun; /* checked, and the ranges are what is to be done */
+    unsigned range;
+    unsigned range_count;
+    struct virtio_blk_range ranges[VIRTIO_BLK_DISCARD_SEG_MAX];
 };
 
 /*
@@ -66,9 +85,14 @@ bool virtio_blk_request_parse(const struct desc_chain *chain,
                               struct virtio_blk_request *ret_request)
     __attribute__((warn_unused_result));
 
-/* Runs a parsed request and writes its status; fills malformed, written, cost.
+/*
+ * Runs a parsed request, or the next step of it: at most about VIRTIO_BLK_STEP
+ * bytes, and one call of the host at the end. Fills cost. True: it is done, its
+ * status written, malformed and written filled. A request that is dropped
+ * between two steps can be run anew from its start.
  */
-void virtio_blk_request_run(const struct virtio_blk_target *target,
-                            struct virtio_blk_request *request);
+bool virtio_blk_request_run(const struct virtio_blk_target *target,
+                            struct virtio_blk_request *request)
+    __attribute__((warn_unused_result));
 
 #endif
