@@ -18,7 +18,8 @@
 
 __asm__(".include \"tests/vm/bare/guests.S\"\n"
         ".section .rodata\n.code64\n"
-        ".include \"tests/vm/bare/snapshot.S\"");
+        ".include \"tests/vm/bare/snapshot.S\"\n"
+        ".include \"tests/vm/bare/disk.S\"");
 
 #define LOAD_ADDRESS 0x100000u
 #define CODE_OFFSET 0x1000u
@@ -61,6 +62,10 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(reads) \
     X(rng_queue) \
     X(disk_script) \
+    X(disk_writes) \
+    X(disk_synced_writes) \
+    X(disk_write_spin) \
+    X(disk_zeroes) \
     X(dirty_50) \
     X(dirty_1000) \
     X(dirty_20000) \

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/patience.h"
@@ -93,10 +94,14 @@ bool runner_blame_storage(struct runner *r, const char *what)
     return true;
 }
 
-/* A time-out stays one: this is why the guest could not have done better. */
+/*
+ * A time-out stays one: this is why the guest could not have done better. One
+ * by its own CPU time, or at the end of a machine's life, has its reason.
+ */
 static void explain_time_out(struct runner *r)
 {
-    if (!r->facts->timed_out || !r->storage_slow || r->facts->host_failed)
+    if (!r->facts->timed_out || !r->storage_slow || r->facts->host_failed ||
+        (r->facts->cause && strcmp(r->facts->cause, "files") != 0))
         return;
     r->facts->cause = "host_storage_slow";
     failure_set(&r->result->failure, r->facts->cause, storage_of(r),

@@ -419,13 +419,15 @@ END_GUEST reads
     .set USED, RINGS + 0x2000
     .set BUFFER, RINGS + 0x3000
 
-    /* Takes the device in slot 0, with one queue of eight; its registers are at
-     * rdi. */
-    .macro SETUP_QUEUE
+    /* Takes the device in slot 0, with one queue of eight and these of its
+     * first 32 features; its registers are at rdi. */
+    .macro SETUP_QUEUE features=0
     movl $SLOT_0, %edi
     movl $0, 0x70(%rdi)
     movl $1, 0x70(%rdi)
     movl $3, 0x70(%rdi)
+    movl $0, 0x24(%rdi)
+    movl $\features, 0x20(%rdi)
     movl $1, 0x24(%rdi)
     movl $1, 0x20(%rdi)
     movl $0xb, 0x70(%rdi)
