@@ -256,9 +256,12 @@ static int begin_snapshot(struct create *c, struct failure *f)
         .ctx = c,
     };
     struct monitor_probe probe;
-    int ret = fitness_probe(c->machine.config.kvm_fd, &probe, f);
+    const bool no_agent = c->opts.spec.no_agent;
+    int kvm_fd = c->machine.config.kvm_fd;
+    int ret = no_agent ? fitness_probe_cpu(kvm_fd, &probe, f)
+                       : fitness_probe(kvm_fd, &probe, f);
 
-    if (ret == 0 && !c->opts.spec.no_agent && !fitness_judge(&probe, f))
+    if (ret == 0 && !no_agent && !fitness_judge(&probe, f))
         ret = -ENODEV;
     if (ret == 0)
         ret = snapshot_writer_begin(options_get(&c->options, "output"),

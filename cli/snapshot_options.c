@@ -382,7 +382,8 @@ int snapshot_source_check_host(const struct snapshot_source *source, int kvm_fd,
     const struct snapshot_manifest *m = &source->snapshot->manifest;
     struct snapshot_host host;
     struct monitor_probe probe;
-    int ret = fitness_probe(kvm_fd, &probe, f);
+    int ret = m->agent ? fitness_probe(kvm_fd, &probe, f)
+                       : fitness_probe_cpu(kvm_fd, &probe, f);
 
     if (ret == 0 && m->agent && !fitness_judge(&probe, f))
         ret = -ENODEV;

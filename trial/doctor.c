@@ -144,7 +144,7 @@ static void look_at_kvm(struct doctor *d)
     add(d, FINDING_OK, "kvm", NULL, "/dev/kvm is there and may be used");
     ret = monitor_spawn(&m, &f);
     if (ret == 0)
-        ret = monitor_probe(m, fd, &probe, &f);
+        ret = monitor_probe(m, fd, MONITOR_PROBE_ALL, &probe, &f);
     monitor_free(m);
     close(fd);
     if (ret != 0)

@@ -3,15 +3,9 @@
 #include "trial/fitness.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "base/io.h"
-#include "base/whole_file.h"
+#include "trial/host_stamp.h"
 #include "trial/monitor.h"
 
 #define STAMP_MAX (sizeof(struct monitor_probe) + 512)
@@ -51,63 +45,61 @@ bool fitness_judge(const struct monitor_probe *probe, struct failure *f)
     return true;
 }
 
-/* Where something is remembered: named by this boot of the host. */
-static bool stamp_path(const char *what, char *buf, size_t size)
-{
-    const char *dir = getenv("XDG_RUNTIME_DIR");
-    char boot_id[37] = "";
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, boot_id, 36);
-
-    io_close(&fd);
-    if (!dir || dir[0] != '/' || n != 36)
-        return false;
-    snprintf(buf, size, "%s/microsbx", dir);
-    mkdir(buf, 0700);
-    snprintf(buf, size, "%s/microsbx/%s-%s", dir, what, boot_id);
-    return true;
-}
-
 /* The answer of an earlier probe: 0, or a negative errno. */
-static int read_stamp(const char *path, struct monitor_probe *ret_probe)
+static int recall(const char *what, struct monitor_probe *ret_probe)
 {
     uint8_t buf[STAMP_MAX];
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    ssize_t n = fd < 0 ? -errno : io_read_full(fd, buf, sizeof(buf));
+    ssize_t n = host_stamp_read(what, buf, sizeof(buf));
 
-    io_close(&fd);
-    if (n < 0)
-        return (int)n;
-    return monitor_probe_decode(buf, (size_t)n, ret_probe);
+    return n < 0 ? (int)n : monitor_probe_decode(buf, (size_t)n, ret_probe);
 }
 
-/* A failure is none: the next one probes again. */
-static void write_stamp(const char *path, const struct monitor_probe *probe)
+static void remember(const char *what, const struct monitor_probe *probe)
 {
     uint8_t buf[STAMP_MAX];
     size_t len = 0;
 
     if (monitor_probe_encode(probe, buf, sizeof(buf), &len) == 0)
-        (void)!whole_file_write(path, buf, len);
+        host_stamp_write(what, buf, len);
+}
+
+static int ask_monitor(int kvm_fd, enum monitor_probe_depth depth,
+                       struct monitor_probe *ret_probe, struct failure *f)
+{
+    struct monitor *m = NULL;
+    int ret = monitor_spawn(&m, f);
+
+    if (ret == 0)
+        ret = monitor_probe(m, kvm_fd, depth, ret_probe, f);
+    monitor_free(m);
+    return ret;
 }
 
 int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
                   struct failure *f)
 {
     struct failure unfit_why;
-    struct monitor *m = NULL;
-    char stamp[4096];
-    bool have_stamp = stamp_path("fit", stamp, sizeof(stamp));
     int ret;
 
-    if (have_stamp && read_stamp(stamp, ret_probe) == 0)
+    if (recall("fit", ret_probe) == 0)
         return 0;
-    ret = monitor_spawn(&m, f);
-    if (ret == 0)
-        ret = monitor_probe(m, kvm_fd, ret_probe, f);
-    monitor_free(m);
-    if (ret == 0 && have_stamp && fitness_judge(ret_probe, &unfit_why))
-        write_stamp(stamp, ret_probe);
+    ret = ask_monitor(kvm_fd, MONITOR_PROBE_ALL, ret_probe, f);
+    /* That it is unfit is not: somebody may mend it. */
+    if (ret == 0 && fitness_judge(ret_probe, &unfit_why))
+        remember("fit", ret_probe);
+    return ret;
+}
+
+int fitness_probe_cpu(int kvm_fd, struct monitor_probe *ret_probe,
+                      struct failure *f)
+{
+    int ret;
+
+    if (recall("fit", ret_probe) == 0 || recall("cpu", ret_probe) == 0)
+        return 0;
+    ret = ask_monitor(kvm_fd, MONITOR_PROBE_CPU, ret_probe, f);
+    if (ret == 0 && ret_probe->error == 0 && ret_probe->missing_count == 0)
+        remember("cpu", ret_probe);
     return ret;
 }
 
@@ -123,29 +115,23 @@ int fitness_require(int kvm_fd, struct failure *f)
 
 /* ---- a snapshot's CPU --------------------------------------------------- */
 
-static bool cpu_stamp_path(const char *state_sha256, char *buf, size_t size)
+static const char *name_cpu(const char *state_sha256, char name[80])
 {
-    char what[80];
-
-    snprintf(what, sizeof(what), "cpu-%.64s", state_sha256);
-    return stamp_path(what, buf, size);
+    snprintf(name, 80, "cpu-%.64s", state_sha256);
+    return name;
 }
 
 bool fitness_cpu_known(const char *state_sha256)
 {
-    char path[4096];
-    struct stat st;
+    char name[80], none;
 
-    return cpu_stamp_path(state_sha256, path, sizeof(path)) &&
-           lstat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-           st.st_uid == geteuid();
+    return host_stamp_read(name_cpu(state_sha256, name), &none, 0) == 0;
 }
 
 void fitness_cpu_remember(const char *state_sha256)
 {
-    char path[4096];
+    char name[80];
 
-    if (!fitness_cpu_known(state_sha256) &&
-        cpu_stamp_path(state_sha256, path, sizeof(path)))
-        (void)!whole_file_write(path, "", 0);
+    if (!fitness_cpu_known(state_sha256))
+        host_stamp_write(name_cpu(state_sha256, name), "", 0);
 }

@@ -23,11 +23,18 @@ bool fitness_judge(const struct monitor_probe *probe, struct failure *f);
 
 /*
  * What the monitor finds out about this host's KVM, unfit or not. A fit one's
- * answer is remembered in $XDG_RUNTIME_DIR/microsbx (if there is one) until the
- * host boots. kvm_fd is borrowed. 0, or a negative errno with *f filled.
+ * answer is remembered (host_stamp.h). kvm_fd is borrowed. 0, or a negative
+ * errno with *f filled.
  */
 int fitness_probe(int kvm_fd, struct monitor_probe *ret_probe,
                   struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * The same, but only what a host without Linux guests is asked: capabilities
+ * and the CPU. No guest is tried, and no speed measured.
+ */
+int fitness_probe_cpu(int kvm_fd, struct monitor_probe *ret_probe,
+                      struct failure *f) __attribute__((warn_unused_result));
 
 /*
  * Probes and judges. kvm_fd is borrowed. 0, or a negative errno with *f filled.
@@ -39,7 +46,7 @@ int fitness_require(int kvm_fd, struct failure *f)
  * Has a monitor on this host, since it booted, compared the whole CPUID of the
  * snapshot state with that digest (64 hex digits) with KVM's, and taken it? It
  * then need not again, which takes as long as to create a VM. False if it is
- * not known. fitness_cpu_remember makes it known, where $XDG_RUNTIME_DIR is.
+ * not known. fitness_cpu_remember makes it known.
  */
 bool fitness_cpu_known(const char *state_sha256);
 void fitness_cpu_remember(const char *state_sha256);

@@ -343,11 +343,16 @@ int monitor_await_running(struct monitor *m, uint64_t *ret_running_ns,
     return 0;
 }
 
-int monitor_probe(struct monitor *m, int kvm_fd,
+int monitor_probe(struct monitor *m, int kvm_fd, enum monitor_probe_depth depth,
                   struct monitor_probe *ret_probe, struct failure *f)
 {
-    int ret = msg_send(m->sock, MONITOR_PROBE, NULL, 0, &kvm_fd, 1);
+    struct state_writer w;
+    uint8_t payload[4];
+    int ret;
 
+    state_writer_init(&w, payload, sizeof(payload));
+    state_put_u32(&w, depth);
+    ret = msg_send(m->sock, MONITOR_PROBE, payload, w.used, &kvm_fd, 1);
     if (ret == 0) {
         ret = receive_within(m, PROBE_TIMEOUT_MS);
         if (ret == 0)

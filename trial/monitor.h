@@ -90,7 +90,7 @@ int monitor_await_running(struct monitor *m, uint64_t *ret_running_ns,
     __attribute__((warn_unused_result));
 
 /* Asks a fresh monitor to measure what this KVM can do. Waits for it. */
-int monitor_probe(struct monitor *m, int kvm_fd,
+int monitor_probe(struct monitor *m, int kvm_fd, enum monitor_probe_depth depth,
                   struct monitor_probe *ret_probe, struct failure *f)
     __attribute__((warn_unused_result));
 

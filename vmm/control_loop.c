@@ -393,12 +393,17 @@ static int handle_probe(struct control_loop *c, struct msg *m)
 {
     uint8_t buf[sizeof(struct monitor_probe) + 512];
     struct monitor_probe probe;
+    struct state_reader r;
     size_t len = 0;
+    uint32_t depth;
     int ret;
 
-    if (m->len != 0 || m->fd_count != 1)
+    state_reader_init(&r, m->payload, m->len);
+    depth = state_get_u32(&r);
+    if (state_reader_finish(&r) != 0 || depth > MONITOR_PROBE_CPU ||
+        m->fd_count != 1)
         return refuse_config(c);
-    probe_run(m->fds[0], &probe);
+    probe_run(m->fds[0], (enum monitor_probe_depth)depth, &probe);
     ret = monitor_probe_encode(&probe, buf, sizeof(buf), &len);
     return ret < 0 ? ret : send_waiting(c, MONITOR_PROBE_RESULT, buf, len);
 }

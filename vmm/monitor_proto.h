@@ -71,7 +71,7 @@ enum monitor_msg {
     MONITOR_VSOCK_CLIENT = 4,     /* empty + 1 fd */
     MONITOR_VSOCK_DIAL_REPLY = 5, /* u64 token + 0 or 1 fd */
     MONITOR_STATS_REQUEST = 6,    /* empty */
-    MONITOR_PROBE = 7,            /* empty + 1 fd (/dev/kvm) */
+    MONITOR_PROBE = 7,            /* u32 enum monitor_probe_depth + /dev/kvm */
     MONITOR_NUDGE = 8,            /* empty */
     MONITOR_PAUSE = 9,            /* empty */
     MONITOR_SAVE = 10,            /* empty + fds: see below */
@@ -220,6 +220,11 @@ struct probe_cpuid_place {
     unsigned reg; /* EAX 0, EBX 1, ECX 2, EDX 3 */
 };
 extern const struct probe_cpuid_place PROBE_CPUID[PROBE_CPUID_WORDS];
+
+enum monitor_probe_depth {
+    MONITOR_PROBE_ALL = 0,
+    MONITOR_PROBE_CPU = 1, /* without guests that are timed or tried */
+};
 
 struct monitor_probe {
     int32_t error; /* 0, or errno of the ioctl that ended the probe */

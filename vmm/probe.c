@@ -233,7 +233,8 @@ static void probe_cpuid(int kvm_fd, struct kvm_cpuid2 *cpuid,
                                      PROBE_CPUID[i].index, PROBE_CPUID[i].reg);
 }
 
-void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
+void probe_run(int kvm_fd, enum monitor_probe_depth depth,
+               struct monitor_probe *ret_probe)
 {
     struct kvm_cpuid2 *cpuid = NULL;
     int ret;
@@ -248,7 +249,8 @@ void probe_run(int kvm_fd, struct monitor_probe *ret_probe)
         return;
     }
     ret_probe->svm_or_vmx_in_guest_cpuid = cpuid_offers_nested(cpuid);
-    probe_guest(kvm_fd, cpuid, ret_probe);
+    if (depth == MONITOR_PROBE_ALL)
+        probe_guest(kvm_fd, cpuid, ret_probe);
     probe_cpuid(kvm_fd, cpuid, ret_probe);
     free(cpuid);
 }

@@ -8,7 +8,11 @@
 
 #include "vmm/monitor_proto.h"
 
-/* Borrows kvm_fd. Fills everything; takes at most a few seconds. */
-void probe_run(int kvm_fd, struct monitor_probe *ret_probe);
+/*
+ * Borrows kvm_fd. Fills everything, which takes up to a few seconds, or all
+ * that is known without running a guest for it.
+ */
+void probe_run(int kvm_fd, enum monitor_probe_depth depth,
+               struct monitor_probe *ret_probe);
 
 #endif

@@ -1029,7 +1029,8 @@ START_TEST(test_probe_lies)
 
     set_mode(probes[_i]);
     ck_assert_int_eq(monitor_spawn(&monitor, &failure), 0);
-    ck_assert_int_lt(monitor_probe(monitor, fd, &probe, &failure), 0);
+    ck_assert_int_lt(
+        monitor_probe(monitor, fd, MONITOR_PROBE_ALL, &probe, &failure), 0);
     ck_assert_str_ne(failure.message, "");
     monitor_free(monitor);
     close(fd);

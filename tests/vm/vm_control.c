@@ -9,8 +9,10 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kvm.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -296,18 +298,58 @@ static bool holds_few_descriptors(struct talk *t)
     return count > 6 && count < FDS_MAX && closes_strays();
 }
 
+static bool asks_probe(struct talk *t, uint8_t depth, struct monitor_probe *p)
+{
+    const uint8_t payload[4] = {depth};
+
+    return msg_send(t->vmm.sock, MONITOR_PROBE, payload, sizeof(payload),
+                    &t->config.kvm_fd, 1) == 0 &&
+           hear(t, MONITOR_PROBE_RESULT) &&
+           monitor_probe_decode(t->msg.payload, t->msg.len, p) == 0 &&
+           p->error == 0 && p->api_version == 12 && p->missing_count == 0 &&
+           p->cpu_vendor[0] != 0;
+}
+
 static bool probe_answers(struct talk *t)
 {
     struct monitor_probe p;
 
-    return msg_send(t->vmm.sock, MONITOR_PROBE, NULL, 0, &t->config.kvm_fd,
-                    1) == 0 &&
-           hear(t, MONITOR_PROBE_RESULT) &&
-           monitor_probe_decode(t->msg.payload, t->msg.len, &p) == 0 &&
-           p.error == 0 && p.api_version == 12 && p.missing_count == 0 &&
+    return asks_probe(t, MONITOR_PROBE_ALL, &p) &&
            p.guest_runs == PROBE_WORKS &&
-           p.cpl0_instructions_per_second > 1000 && p.cpu_vendor[0] &&
-           ends_with(t, 0);
+           p.cpl0_instructions_per_second > 1000 && ends_with(t, 0);
+}
+
+/* What KVM itself says, asked here. */
+static bool has(const struct talk *t, unsigned long capability)
+{
+    return ioctl(t->config.kvm_fd, KVM_CHECK_EXTENSION, capability) > 0;
+}
+
+/* No guest is run for it, and all else is what the whole probe says. */
+static bool probe_of_cpu(struct talk *t)
+{
+    struct monitor_probe p;
+
+    return asks_probe(t, MONITOR_PROBE_CPU, &p) &&
+           p.guest_runs == PROBE_UNTESTED && p.xsave == PROBE_UNTESTED &&
+           p.cpl0_instructions_per_second == 0 &&
+           p.vcpus_max == (uint32_t)ioctl(t->config.kvm_fd, KVM_CHECK_EXTENSION,
+                                          KVM_CAP_MAX_VCPUS) &&
+           p.immediate_exit == has(t, KVM_CAP_IMMEDIATE_EXIT) &&
+           p.irqfd == has(t, KVM_CAP_IRQFD) &&
+           p.ioeventfd == has(t, KVM_CAP_IOEVENTFD) &&
+           p.tsc_deadline == has(t, KVM_CAP_TSC_DEADLINE_TIMER) &&
+           p.dirty_log_ring == has(t, KVM_CAP_DIRTY_LOG_RING) &&
+           p.cpuid[0] != 0 && ends_with(t, 0);
+}
+
+static bool probe_of_nothing(struct talk *t)
+{
+    const uint8_t deeper[4] = {MONITOR_PROBE_CPU + 1};
+
+    return msg_send(t->vmm.sock, MONITOR_PROBE, deeper, sizeof(deeper),
+                    &t->config.kvm_fd, 1) == 0 &&
+           hear_error(t, MONITOR_ERROR_CONFIG);
 }
 
 static const struct {
@@ -334,6 +376,8 @@ static const struct {
     {"harness gone while running", "spin", gone_while_running},
     {"few descriptors", "halt", holds_few_descriptors},
     {"probe", "hello", probe_answers},
+    {"probe of the CPU", "hello", probe_of_cpu},
+    {"probe of an unknown depth", "hello", probe_of_nothing},
 };
 
 int main(void)

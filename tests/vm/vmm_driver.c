@@ -136,8 +136,9 @@ static int run_probe(struct driver *d)
 {
     struct monitor_probe probe;
     struct msg m;
-    int ret =
-        msg_send(d->vmm.sock, MONITOR_PROBE, NULL, 0, &d->config.kvm_fd, 1);
+    const uint8_t all[4] = {MONITOR_PROBE_ALL};
+    int ret = msg_send(d->vmm.sock, MONITOR_PROBE, all, sizeof(all),
+                       &d->config.kvm_fd, 1);
 
     if (ret == 0)
         ret = vmm_process_receive(&d->vmm, &m, 30000);
