@@ -10,6 +10,32 @@
 #define MICROSBX_BASE_WHOLE_FILE_H
 
 #include <stddef.h>
+#include <sys/types.h>
+
+/* A file on its way to its name; {.fd = -1} is none. */
+struct whole_file {
+    int fd;       /* owned: to be written to; also read from */
+    char *path;   /* owned: where it will be */
+    char *beside; /* owned: where it is; NULL: it has no name yet */
+};
+
+/*
+ * Makes a file for PATH with these permissions, less the umask. Nothing is at
+ * PATH for it yet, and what is there stays until whole_file_publish. 0, or a
+ * negative errno with *ret_file untouched.
+ */
+int whole_file_begin(const char *path, mode_t mode, struct whole_file *ret_file)
+    __attribute__((warn_unused_result));
+
+/*
+ * What was written appears as PATH, in place of what is there. 0 or a negative
+ * errno; whole_file_drop in any case.
+ */
+int whole_file_publish(struct whole_file *file)
+    __attribute__((warn_unused_result));
+
+/* Closes and frees; without whole_file_publish nothing is left of it. */
+void whole_file_drop(struct whole_file *file);
 
 /*
  * Writes PATH, mode 0600. What was there is replaced; for a moment there may be

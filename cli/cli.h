@@ -13,9 +13,11 @@
 
 #include "base/failure.h"
 #include "cli/options.h"
+#include "trial/outcome.h"
 
 /* Exit statuses of our own making; see the manual's table. */
 enum {
+    EXIT_UNDELIVERED = OUTCOME_STATUS_UNDELIVERED,
     EXIT_TIMEOUT = 124,
     EXIT_INFRA = 125,
     EXIT_NOT_EXECUTABLE = 126,

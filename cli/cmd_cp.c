@@ -49,6 +49,7 @@ struct copy {
     const char *path; /* that the error is about */
     uint64_t bytes;
     char sha256[DIGEST_HEX_SIZE];
+    bool untold; /* the line that says so could not be written */
 };
 
 /* ---- arguments ---- */
@@ -285,7 +286,7 @@ static int report(const struct copy *c)
     char shown[512];
 
     if (c->error == 0)
-        return 0;
+        return c->untold ? EXIT_UNDELIVERED : 0;
     text_escape(c->path, strlen(c->path), shown, sizeof(shown));
     failure_set(&f, "copy_failed", shown, remedy_for(c),
                 "cannot copy %s to %s: %s: %s: %s (%s)", c->src, c->dst,
@@ -293,6 +294,20 @@ static int report(const struct copy *c)
                 strerror(c->error), strerrorname_np(c->error));
     cli_fail(c->verb, &f);
     return EXIT_FILE;
+}
+
+/* The line must not go over the file itself. */
+static int create_json(const struct copy *c, const char *path, int *ret_fd,
+                       struct failure *f)
+{
+    struct file_id line = file_id_of(path), file = file_id_of(c->local);
+
+    if (file_id_same(&line, &file)) {
+        failure_set(f, "usage", path, "name another file",
+                    "option --json: %s is the file that is copied", path);
+        return -EINVAL;
+    }
+    return results_create("json", path, ret_fd, f);
 }
 
 static int run_copy(struct copy *c, const struct options *options,
@@ -305,7 +320,7 @@ static int run_copy(struct copy *c, const struct options *options,
     if (ret == 0)
         ret = read_user(c, options, f);
     if (ret == 0 && json && strcmp(json, "-") != 0)
-        ret = results_create("json", json, &json_fd, f);
+        ret = create_json(c, json, &json_fd, f);
     if (ret == 0)
         ret = live_open(c->name, &c->live, f);
     if (ret == 0) {
@@ -317,7 +332,8 @@ static int run_copy(struct copy *c, const struct options *options,
             ret = do_copy(c, f);
     }
     if (ret == 0 && json)
-        ret = write_line(c, json_fd >= 0 ? json_fd : STDOUT_FILENO, f);
+        c->untold =
+            write_line(c, json_fd >= 0 ? json_fd : STDOUT_FILENO, f) != 0;
     if (c->temporary[0])
         unlink(c->temporary);
     io_close(&json_fd);
@@ -344,7 +360,9 @@ static int cp_main(const struct verb *verb, int argc, char **argv)
     status = cli_parse(verb, argc, argv, options);
     if (status >= 0)
         goto out_free;
-    status = run_copy(c, options, &f) == 0 ? report(c) : cli_fail(verb, &f);
+    status = run_copy(c, options, &f) == 0 ? report(c) : EXIT_INFRA;
+    if (failure_is_set(&f))
+        cli_fail(verb, &f);
 out_free:
     free(c);
     free(options);
@@ -361,8 +379,9 @@ const struct verb VERB_CP = {
         "relative path is meant from the user's home; a DST that ends with / "
         "takes the file's name. On this host a file appears only when it is "
         "whole. The exit status is 0, 1 if a file could not be read or "
-        "written (the message names side, path and errno), 125 if the machine "
-        "could not be asked.",
+        "written (the message names side, path and errno), 123 if the file was "
+        "copied but the line of --json could not be written, 125 if the "
+        "machine could not be asked.",
     .example = "  microsbx cp model.npz box:/tmp/\n"
                "  microsbx cp box:/tmp/scores.json .\n",
     .groups = {&OPTIONS, NULL},

@@ -85,23 +85,35 @@ static int read_keep(struct exec *x, struct failure *f)
     return -EINVAL;
 }
 
-static int prepare(struct exec *x, struct failure *f)
+/* What the command line says, and where its results go: the machine's name. */
+static int read_command_line(struct exec *x, const char **ret_name,
+                             struct failure *f)
 {
-    struct trial_spec *s = &x->opts.spec;
-    const char *name = NULL;
-    /* Results first: what goes wrong from here on is in the JSON, too. */
-    int ret = results_open(&x->results, &x->options, &x->opts, f);
+    const char *name = take_name(&x->options, f);
+    int ret = name ? run_options_read(&x->options, &x->opts, f) : -EINVAL;
 
-    s->timeout_by_guest = true;
-    if (ret == 0) {
-        name = take_name(&x->options, f);
-        ret = name ? run_options_read(&x->options, &x->opts, f) : -EINVAL;
-    }
     if (ret == 0)
         ret = read_keep(x, f);
     if (ret == 0)
         ret = run_options_need_command(
             &x->opts, "microsbx exec NAME -- python3 -c 'print(1)'", f);
+    outputs_add_options(&x->results.outputs, &x->options, NULL);
+    /* What goes wrong, from here on or before, is in the JSON, too. */
+    if (ret == 0)
+        ret = results_open(&x->results, &x->options, &x->opts, f);
+    else
+        results_open_wrong(&x->results, &x->options, &x->opts);
+    *ret_name = name;
+    return ret;
+}
+
+static int prepare(struct exec *x, struct failure *f)
+{
+    struct trial_spec *s = &x->opts.spec;
+    const char *name;
+    int ret = read_command_line(x, &name, f);
+
+    s->timeout_by_guest = true;
     if (ret == 0)
         ret = cli_watch_signals(CLI_WATCH_WINDOW, &s->signal_fd, f);
     if (ret == 0)

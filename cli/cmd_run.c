@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/standard_fds.h"
 #include "cli/cli.h"
 #include "cli/console.h"
 #include "cli/detach.h"
@@ -121,7 +122,8 @@ static int restore_machine(struct run *run, struct failure *f)
 /* Standard input that each trial can be given from where it now is. */
 static bool can_rewind_input(void)
 {
-    return lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0;
+    return standard_fd_is_usable(STDIN_FILENO) &&
+           lseek(STDIN_FILENO, 0, SEEK_CUR) >= 0;
 }
 
 /* --repeat, and what does not go with it. */
@@ -153,19 +155,15 @@ static int read_repeat(struct run *run, struct failure *f)
     return -EINVAL;
 }
 
-/* What the command line says, and where its results go. */
-static int read_options(struct run *run, struct failure *f)
+/* What the command line says, with nothing opened yet. */
+static int read_command_line(struct run *run, struct failure *f)
 {
-    struct trial_spec *s = &run->opts.spec;
     bool detached = run->detach.wanted;
-    int ret = 0;
+    struct trial_spec *s = &run->opts.spec;
+    int ret;
 
     s->timeout_ms = detached ? 0 : TRIAL_TIMEOUT_DEFAULT_MS;
-    /* Results first: what goes wrong from here on is in the JSON, too. */
-    if (!detached)
-        ret = results_open(&run->results, &run->options, &run->opts, f);
-    if (ret == 0)
-        ret = run_options_read(&run->options, &run->opts, f);
+    ret = run_options_read(&run->options, &run->opts, f);
     if (ret == 0)
         ret = read_repeat(run, f);
     /* With a snapshot a process that waits there may do. */
@@ -175,10 +173,29 @@ static int read_options(struct run *run, struct failure *f)
             &run->opts, "microsbx run --image python -- python3 -c 'print(1)'",
             f);
     if (ret == 0)
+        ret = machine_options_read(&run->options, &run->machine_spec, f);
+    return ret;
+}
+
+/* ... and where its results go, which must be none of what it reads. */
+static int read_options(struct run *run, struct failure *f)
+{
+    struct trial_spec *s = &run->opts.spec;
+    bool detached = run->detach.wanted;
+    int ret = read_command_line(run, f);
+
+    outputs_add_options(&run->results.outputs, &run->options,
+                        &run->machine_spec);
+    /* What goes wrong, from here on or before, is in the JSON, too. */
+    if (ret == 0 && !detached)
+        ret = results_open(&run->results, &run->options, &run->opts, f);
+    else if (ret == 0)
+        ret = results_clear_fetched(&run->results, s, f);
+    else if (!detached)
+        results_open_wrong(&run->results, &run->options, &run->opts);
+    if (ret == 0)
         ret = cli_watch_signals(CLI_WATCH_WINDOW | CLI_WATCH_TRIAL,
                                 &s->signal_fd, f);
-    if (ret == 0)
-        ret = machine_options_read(&run->options, &run->machine_spec, f);
     if (ret == 0 && detached)
         ret = detach_take_name(&run->detach, &run->machine_spec, s, f);
     return ret;
@@ -215,10 +232,12 @@ static int finish(struct run *run)
 {
     const struct image *image =
         run->opened && run->machine.has_image ? &run->machine.image : NULL;
-    char *line = result_to_json(&run->result, &run->opts.spec,
-                                &run->machine_spec, image);
+    char *line;
     int status = 0;
 
+    results_settle(&run->opts, &run->result);
+    line = result_to_json(&run->result, &run->opts.spec, &run->machine_spec,
+                          image);
     if (run->detach.wanted)
         detach_finish(&run->detach, &run->result, line);
     else
@@ -342,14 +361,13 @@ static int read_words(struct run *run, int argc, char **argv, struct failure *f)
 {
     int ret =
         results_parse(&run->results, argc, argv, &run->options, &run->opts, f);
-    struct failure other;
 
     if (ret != 0 || run->options.help)
         return ret;
     ret = detach_read(&run->options, &run->detach, f);
     if (ret != 0) {
         run->detach.wanted = false;
-        (void)!results_open(&run->results, &run->options, &run->opts, &other);
+        results_open_wrong(&run->results, &run->options, &run->opts);
     }
     return ret;
 }

@@ -105,7 +105,9 @@ static int finish(const struct verb *verb, const struct live *live,
     if (fd != STDOUT_FILENO)
         io_close(&fd);
     if (ret != 0)
-        return cli_fail(verb, &f);
+        cli_fail(verb, &f);
+    if (ret != 0 && r->exit_status == 0 && r->state != MACHINE_DEAD)
+        return EXIT_UNDELIVERED;
     if (r->state == MACHINE_DEAD)
         fprintf(stderr,
                 "microsbx wait: the machine %s is dead: its keeper was "

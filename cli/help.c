@@ -19,6 +19,8 @@ struct row {
 
 static const struct row EXIT_ROWS[] = {
     {"0-255", "The workload's own exit status (128+n: killed by signal n)."},
+    {"123", "The workload ended with 0, but something asked for could not be "
+            "delivered: a file (--get), the result's line (--json), events."},
     {"124", "The wall-clock limit ended the trial."},
     {"125", "The workload did not run: usage, missing file, unfit host."},
     {"126", "The command was found but cannot be executed."},
@@ -208,7 +210,7 @@ void cli_print_manual(FILE *out)
         man_verb(out, *v);
     fputs(".Sh LIMITS\nDefaults are on.\n", out);
     man_rows(out, LIMIT_ROWS);
-    fputs(".Sh EXIT STATUS\nOf run, exec and wait. 124 to 137 can also come "
+    fputs(".Sh EXIT STATUS\nOf run, exec and wait. 123 to 137 can also come "
           "from a workload: "
           "the status is a hint,\nthe JSON is the truth. Of doctor: 0 fit, 1 "
           "unfit, 125 could not tell.\n",
@@ -218,7 +220,8 @@ void cli_print_manual(FILE *out)
           "nowhere, as\nwith --stdout none. What microsbx itself could not "
           "print is an error: 125.\n",
           out);
-    fputs("Of cp: 0, 1 if a file could not be read or written, 125 if the "
+    fputs("Of cp: 0, 123 if only the line of --json could not be written, 1 if "
+          "a file could not be read or written, 125 if the "
           "machine\ncould not be asked.\n",
           out);
     fputs(

@@ -6,18 +6,21 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/standard_fds.h"
 #include "base/text.h"
+#include "trial/fetched.h"
 #include "trial/result.h"
 
 void results_init(struct results *r, const struct verb *verb)
 {
-    *r = (struct results){
-        .verb = verb, .json_fd = -1, .out_fd = -1, .err_fd = -1};
+    r->verb = verb;
+    r->json_fd = r->out_fd = r->err_fd = -1;
+    r->outputs.count = 0;
 }
 
 int results_create(const char *option, const char *path, int *ret_fd,
@@ -42,12 +45,38 @@ static struct trial_sink own_stream(int fd)
     return (struct trial_sink){.fd = standard_fd_is_usable(fd) ? fd : -1};
 }
 
+/* True if the path names the regular file that is open. */
+static bool is_same_file(int fd, const char *path)
+{
+    struct stat open_file, named;
+
+    return fstat(fd, &open_file) == 0 && S_ISREG(open_file.st_mode) &&
+           stat(path, &named) == 0 && named.st_dev == open_file.st_dev &&
+           named.st_ino == open_file.st_ino;
+}
+
+/* Creates it, if it is none of the files we read or write already. */
+static int create_output(struct results *r, const char *label, const char *path,
+                         int *ret_fd, struct failure *f)
+{
+    int ret = outputs_add(&r->outputs, label, path, f);
+
+    if (ret == 0)
+        ret = results_create(label + 2, path, ret_fd, f);
+    /* It may not have been there before. */
+    if (ret == 0)
+        outputs_add_fd(&r->outputs, label, *ret_fd);
+    return ret;
+}
+
 /* --stdout or --stderr: FILE, none, or this process's own stream. */
-static int open_sink(const struct options *options, const char *option,
-                     struct trial_sink *ret_sink, int *ret_owned,
+static int open_sink(struct results *r, const struct options *options,
+                     const char *label, struct trial_sink *ret_sink,
                      struct failure *f)
 {
-    const char *value = options_get(options, option);
+    const char *value = options_get(options, label + 2);
+    bool is_err = !strcmp(label, "--stderr");
+    int *owned = is_err ? &r->err_fd : &r->out_fd;
     int ret = 0;
 
     if (!value)
@@ -55,9 +84,18 @@ static int open_sink(const struct options *options, const char *option,
     ret_sink->fd = -1;
     if (!strcmp(value, "none"))
         return 0;
-    ret = results_create(option, value, ret_owned, f);
+    if (is_err && r->out_fd >= 0 && is_same_file(r->out_fd, value)) {
+        /* Both into one file, in the order in which they come. */
+        *owned = fcntl(r->out_fd, F_DUPFD_CLOEXEC, 3);
+        ret = *owned < 0 ? -errno : 0;
+        if (ret != 0)
+            failure_set(f, "host", value, NULL, "cannot open %s twice: %s",
+                        value, strerror(errno));
+    } else {
+        ret = create_output(r, label, value, owned, f);
+    }
     if (ret == 0)
-        *ret_sink = (struct trial_sink){.fd = *ret_owned, .file = value};
+        *ret_sink = (struct trial_sink){.fd = *owned, .file = value};
     return ret;
 }
 
@@ -69,7 +107,7 @@ static int open_json(struct results *r, const struct options *options,
     if (!run->json)
         return 0;
     if (strcmp(run->json, "-") != 0)
-        return results_create("json", run->json, &r->json_fd, f);
+        return create_output(r, "--json", run->json, &r->json_fd, f);
     if (options_has(options, "stdout")) {
         r->json_fd = STDOUT_FILENO;
         return 0;
@@ -95,31 +133,84 @@ static int read_exit_code(const struct options *options,
     return -EINVAL;
 }
 
+static int open_events(struct results *r, const struct options *options,
+                       struct run_options *run, struct failure *f)
+{
+    int fd = -1, ret;
+
+    run->events = options_get(options, "events");
+    if (!run->events)
+        return 0;
+    ret = create_output(r, "--events", run->events, &fd, f);
+    if (ret != 0)
+        return ret;
+    run->spec.events = fdopen(fd, "w");
+    if (run->spec.events)
+        return 0;
+    failure_set(f, "host", "memory", NULL, "out of memory");
+    io_close(&fd);
+    return -ENOMEM;
+}
+
+/* Files to fetch: each that is none of those we read makes room, whatever is
+ * wrong with another. */
+int results_clear_fetched(struct results *r, const struct trial_spec *s,
+                          struct failure *f)
+{
+    struct failure other;
+    int ret = 0;
+
+    for (size_t i = 0; i < s->file_count; i++) {
+        struct failure *why = ret == 0 ? f : &other;
+        int one;
+
+        if (!s->files[i].get)
+            continue;
+        one = outputs_add(&r->outputs, "--get", s->files[i].dst, why);
+        if (one == 0)
+            one = fetched_forget(&s->files[i], 1, why);
+        ret = ret == 0 ? one : ret;
+    }
+    return ret;
+}
+
 int results_open(struct results *r, const struct options *options,
                  struct run_options *run, struct failure *f)
 {
     struct trial_spec *s = &run->spec;
-    int ret = open_json(r, options, run, f);
+    struct failure fetch = {0};
+    int ret, fetch_ret;
 
     s->out = own_stream(STDOUT_FILENO);
     s->err = own_stream(STDERR_FILENO);
+    outputs_add_fd(&r->outputs, "standard error", STDERR_FILENO);
+    if (!options_has(options, "stdout"))
+        outputs_add_fd(&r->outputs, "standard output", STDOUT_FILENO);
+    fetch_ret = results_clear_fetched(r, s, &fetch);
+    ret = open_json(r, options, run, f);
     if (ret == 0)
         ret = read_exit_code(options, run, f);
     if (ret == 0)
-        ret = open_sink(options, "stdout", &s->out, &r->out_fd, f);
+        ret = open_sink(r, options, "--stdout", &s->out, f);
     if (ret == 0)
-        ret = open_sink(options, "stderr", &s->err, &r->err_fd, f);
-    run->events = options_get(options, "events");
-    if (ret == 0 && run->events) {
-        s->events = fopen(run->events, "we");
-        if (!s->events) {
-            ret = -errno;
-            failure_set(f, "usage", run->events, "check the path given",
-                        "cannot open %s for --events: %s", run->events,
-                        strerror(errno));
-        }
+        ret = open_sink(r, options, "--stderr", &s->err, f);
+    if (ret == 0)
+        ret = open_events(r, options, run, f);
+    if (ret == 0 && fetch_ret != 0) {
+        *f = fetch;
+        ret = fetch_ret;
     }
     return ret;
+}
+
+void results_open_wrong(struct results *r, const struct options *options,
+                        struct run_options *run)
+{
+    struct failure other;
+
+    outputs_add_words(&r->outputs, r->argc, r->argv, options);
+    (void)!run_options_read_files(options, run, &other);
+    (void)!results_open(r, options, run, &other);
 }
 
 int results_parse(struct results *r, int argc, char **argv,
@@ -127,12 +218,14 @@ int results_parse(struct results *r, int argc, char **argv,
                   struct failure *f)
 {
     int ret = options_parse(r->verb, argc, argv, ret_options, f);
-    struct failure other;
+
+    r->argc = argc;
+    r->argv = argv;
 
     if (ret == 0 && ret_options->help)
         cli_print_help(stdout, r->verb);
     else if (ret != 0)
-        (void)!results_open(r, ret_options, run, &other);
+        results_open_wrong(r, ret_options, run);
     return ret;
 }
 
@@ -213,6 +306,27 @@ static void report(const struct results *results, const struct run_options *run,
         cli_show_console(r->console, r->console_len);
 }
 
+/* Files that are missing, and events. */
+static void report_undelivered(const struct results *results,
+                               const struct run_options *run,
+                               const struct trial_result *r)
+{
+    struct failure f;
+
+    for (size_t i = 0; i < run->spec.file_count && r->missing > 0; i++) {
+        if (!fetched_is_missing(&run->spec.files[i], &r->files[i]))
+            continue;
+        fetched_explain(&run->spec.files[i], &r->files[i], &f);
+        cli_fail(results->verb, &f);
+    }
+    if (r->events_error == 0)
+        return;
+    failure_set(&f, "events", run->events, "make room",
+                "cannot write all events to %s: %s", run->events,
+                strerror(r->events_error));
+    cli_fail(results->verb, &f);
+}
+
 static int write_json(const struct results *results,
                       const struct run_options *run,
                       const struct trial_result *r, const char *line)
@@ -235,15 +349,28 @@ static int write_json(const struct results *results,
     return ret;
 }
 
+void results_settle(const struct run_options *run, struct trial_result *result)
+{
+    if (!run->spec.events || result->events_error != 0)
+        return;
+    errno = 0;
+    if (fflush(run->spec.events) != 0 || ferror(run->spec.events))
+        result->events_error = errno ? errno : EIO;
+}
+
 int results_finish(const struct results *r, const struct run_options *run,
                    const struct trial_result *result, const char *line)
 {
+    int status = outcome_exit_status(&result->outcome, &result->facts);
+    bool written = r->json_fd < 0;
+
     report(r, run, result);
-    if (r->json_fd >= 0) {
-        if (write_json(r, run, result, line) != 0)
-            return EXIT_INFRA;
-        if (run->exit_code_json)
-            return 0;
-    }
-    return outcome_exit_status(&result->outcome, &result->facts);
+    report_undelivered(r, run, result);
+    if (r->json_fd >= 0)
+        written = write_json(r, run, result, line) == 0;
+    if (written && run->exit_code_json)
+        return 0;
+    if (!written || result->events_error != 0 || result->missing > 0)
+        return status == 0 ? EXIT_UNDELIVERED : status;
+    return status;
 }

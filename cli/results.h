@@ -7,15 +7,19 @@
 #define MICROSBX_CLI_RESULTS_H
 
 #include "cli/cli.h"
+#include "cli/outputs.h"
 #include "cli/run_options.h"
 #include "trial/machine_record.h"
 #include "trial/trial.h"
 
 struct results {
     const struct verb *verb;
+    int argc; /* borrowed: the command line, from results_parse on */
+    char **argv;
     int json_fd; /* -1: none; STDOUT_FILENO for "-" */
     int out_fd;  /* ours to close, -1 if none */
     int err_fd;
+    struct outputs outputs; /* what is read or written; results_open's */
 };
 
 void results_init(struct results *r, const struct verb *verb);
@@ -30,16 +34,37 @@ int results_parse(struct results *r, int argc, char **argv,
                   struct failure *f) __attribute__((warn_unused_result));
 
 /*
- * Reads where results go, and opens it: JSON first, for what may go wrong with
- * the rest, then the sinks into run->spec, and the file for events. To be
- * called before anything else is read of the options, so that whatever is
- * wrong with them replaces an earlier result, too. 0, or a negative errno with
- * *f filled; results_close in any case.
+ * Reads where results go, and opens it, if it is none of r->outputs, which the
+ * caller has told what is read: JSON first, for what may go wrong with the
+ * rest, then the sinks into run->spec, and the file for events. Files that an
+ * earlier trial fetched go. To be called whatever is wrong with the options, so
+ * that this replaces an earlier result, too. 0, or a negative errno with *f
+ * filled; results_close in any case.
  */
 int results_open(struct results *r, const struct options *options,
                  struct run_options *run, struct failure *f)
     __attribute__((warn_unused_result));
+/*
+ * The same where the command line is wrong, as far as it could be read: any
+ * other word of it may name a file that is to be read.
+ */
+void results_open_wrong(struct results *r, const struct options *options,
+                        struct run_options *run);
+
+/*
+ * The part of results_open about files to fetch, for a trial whose results go
+ * elsewhere. 0, or a negative errno with *f filled.
+ */
+int results_clear_fetched(struct results *r, const struct trial_spec *spec,
+                          struct failure *f)
+    __attribute__((warn_unused_result));
 void results_close(struct results *r, struct run_options *run);
+
+/*
+ * After the trial, before its line is made: are the events written? Says so in
+ * the result.
+ */
+void results_settle(const struct run_options *run, struct trial_result *result);
 
 /*
  * Creates a file for results: an error now is better than after the trial. 0,

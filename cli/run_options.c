@@ -33,7 +33,10 @@ static const struct option_spec COMMAND_SPECS[] = {
      "Write the result as one line of JSON; - is standard output and needs "
      "--stdout."},
     {"stdout", 0, "FILE|none", false, "Where the command's output goes."},
-    {"stderr", 0, "FILE|none", false, "Where its errors go."},
+    {"stderr", 0, "FILE|none", false,
+     "Where its errors go. The file of --stdout will do: then both are in it, "
+     "in "
+     "the order in which they come."},
     {"exit-code", 0, "json", false,
      "Exit with 0 once the JSON is written, whatever the command did."},
     {NULL, 0, NULL, false, NULL},
@@ -51,8 +54,11 @@ static const struct option_spec TRIAL_SPECS[] = {
      "Limit of the CPU time of all virtual CPUs together. Default none."},
     {"put", 0, "SRC:DST", true,
      "Copy a file of this host into the guest before the command runs."},
-    {"get", 0, "SRC:DST", true,
-     "Copy a file of the guest to this host after the command ended."},
+    {"get", 0, "SRC:DST[,optional]", true,
+     "Copy a file of the guest to this host after the command ended. A file "
+     "that is at DST goes before the trial: one that could not be fetched is "
+     "not there, is named, and the status is 123 where the command's was 0. "
+     "optional: the guest may have no such file."},
     {"on-limit", 0, "KIND=note|end", true,
      "What happens when a limit is touched. KIND: output or disk (default "
      "note), pids or memory (default end)."},
@@ -171,6 +177,17 @@ static int read_env(const struct options *options, struct run_options *run,
 
 /* ---- files ---- */
 
+/* True if the text ends with it, which is cut off then. */
+static bool cut_end(char *text, const char *end)
+{
+    size_t len = strlen(text), cut = strlen(end);
+
+    if (len <= cut || strcmp(text + len - cut, end) != 0)
+        return false;
+    text[len - cut] = '\0';
+    return true;
+}
+
 static int add_file(struct run_options *run, bool get, const char *value,
                     struct failure *f)
 {
@@ -178,7 +195,8 @@ static int add_file(struct run_options *run, bool get, const char *value,
     const char *colon = strchr(value, ':');
     size_t count = run->spec.file_count;
     const char *base;
-    char *name;
+    char *name, *dst;
+    bool optional;
 
     if (!colon || colon == value || colon[1] == '\0')
         return fail_usage(option, value, "is not SRC:DST",
@@ -192,12 +210,14 @@ static int add_file(struct run_options *run, bool get, const char *value,
         return fail_usage(option, value, "does not fit into memory", NULL, f);
     strcpy(name, value);
     name[colon - value] = '\0';
+    dst = name + (colon - value) + 1;
     run->file_names[count] = name;
+    optional = get && cut_end(dst, ",optional");
     base = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;
-    if (value[strlen(value) - 1] == '/')
-        strcat(name + (colon - value) + 1, base);
+    if (dst[strlen(dst) - 1] == '/')
+        strcat(dst, base);
     run->files[count] = (struct trial_file){
-        .get = get, .src = name, .dst = name + (colon - value) + 1};
+        .get = get, .optional = optional, .src = name, .dst = dst};
     run->spec.file_count++;
     return 0;
 }
@@ -221,21 +241,27 @@ static int check_put(const struct trial_file *file, struct failure *f)
     return -EINVAL;
 }
 
-static int read_files(const struct options *options, struct run_options *run,
-                      struct failure *f)
+/* All of them, whatever is wrong with one: what is fetched replaces a file. */
+int run_options_read_files(const struct options *options,
+                           struct run_options *run, struct failure *f)
 {
+    struct failure other;
     const char *value;
-    int ret = 0;
+    int ret = 0, one;
 
-    for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "put", i));
-         i++) {
-        ret = add_file(run, false, value, f);
-        if (ret == 0)
-            ret = check_put(&run->files[run->spec.file_count - 1], f);
+    if (run->spec.file_count > 0)
+        return 0; /* that was done */
+    for (size_t i = 0; (value = options_get_nth(options, "put", i)); i++) {
+        one = add_file(run, false, value, ret == 0 ? f : &other);
+        ret = ret == 0 ? one : ret;
     }
-    for (size_t i = 0; ret == 0 && (value = options_get_nth(options, "get", i));
-         i++)
-        ret = add_file(run, true, value, f);
+    for (size_t i = 0; (value = options_get_nth(options, "get", i)); i++) {
+        one = add_file(run, true, value, ret == 0 ? f : &other);
+        ret = ret == 0 ? one : ret;
+    }
+    for (size_t i = 0; ret == 0 && i < run->spec.file_count; i++)
+        if (!run->files[i].get)
+            ret = check_put(&run->files[i], f);
     return ret;
 }
 
@@ -365,7 +391,7 @@ int run_options_read_inputs(const struct options *options,
     int error = read_env(options, ret, f);
 
     if (error == 0)
-        error = read_files(options, ret, f);
+        error = run_options_read_files(options, ret, f);
     if (error == 0)
         error = options_get_duration_ms(options, "ready-timeout", &ready, f);
     if (error == 0 && ready == 0)

@@ -41,6 +41,10 @@ void run_options_init(struct run_options *run);
  */
 int run_options_read(const struct options *options, struct run_options *ret,
                      struct failure *f) __attribute__((warn_unused_result));
+/* Only --put and --get: all that can be read of them, whatever is wrong. */
+int run_options_read_files(const struct options *options,
+                           struct run_options *ret, struct failure *f)
+    __attribute__((warn_unused_result));
 /* Only what goes into a guest: environment, user, folder, files; as above. */
 int run_options_read_inputs(const struct options *options,
                             struct run_options *ret, struct failure *f)

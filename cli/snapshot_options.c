@@ -12,6 +12,7 @@
 
 #include "base/io.h"
 #include "base/num.h"
+#include "base/standard_fds.h"
 #include "base/units.h"
 #include "cli/snapshot_verbs.h"
 #include "trial/fitness.h"
@@ -165,6 +166,11 @@ static int open_send(const char *path, struct snapshot_source *source,
     struct stat st;
     int fd;
 
+    if (!strcmp(path, "-") && !standard_fd_is_usable(STDIN_FILENO)) {
+        failure_set(f, "usage", "standard input", "give --send FILE",
+                    "cannot send standard input: it is closed");
+        return -EINVAL;
+    }
     if (!strcmp(path, "-")) {
         source->send_fd = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
         source->send_start = lseek(source->send_fd, 0, SEEK_CUR);

@@ -32,11 +32,15 @@ static void fill_record(struct machine_record *r,
     r->state = final_state(result, expired);
     r->ended_at = (int64_t)time(NULL);
     r->exit_status = outcome_exit_status(&result->outcome, &result->facts);
+    if (r->exit_status == 0 && result->missing > 0)
+        r->exit_status = OUTCOME_STATUS_UNDELIVERED;
     snprintf(r->outcome, sizeof(r->outcome), "%s",
              outcome_name(result->outcome.kind));
     snprintf(r->cause, sizeof(r->cause), "%s",
              result->outcome.cause ? result->outcome.cause : "");
-    snprintf(r->message, sizeof(r->message), "%s", result->failure.message);
+    snprintf(r->message, sizeof(r->message), "%s",
+             failure_is_set(&result->failure) ? result->failure.message
+                                              : result->missing_why.message);
 }
 
 static int write_result(const struct registry_entry *entry, const char *line)

@@ -74,6 +74,10 @@ struct outcome outcome_decide(const struct outcome_facts *facts);
 /* "ok", "infra_never_ran", ... */
 const char *outcome_name(enum outcome_kind kind);
 
+/* In place of 0: the workload ended with it, but something asked for could not
+ * be delivered. */
+#define OUTCOME_STATUS_UNDELIVERED 123
+
 /* The exit status of `run` for it; 124 to 137 may also be a workload's. */
 int outcome_exit_status(const struct outcome *outcome,
                         const struct outcome_facts *facts);

@@ -82,6 +82,8 @@ static json_t *file_object(const struct trial_file *file,
     json_object_set_new(o, "src", text(file->src));
     json_object_set_new(o, "dst", text(file->dst));
     json_object_set_new(o, "status", text(STATUS[file->get][f->status]));
+    if (file->get)
+        json_object_set_new(o, "optional", json_boolean(file->optional));
     json_object_set_new(
         o, "errno", f->error ? text(strerrorname_np(f->error)) : json_null());
     json_object_set_new(o, "bytes", json_integer((json_int_t)f->bytes));
@@ -97,6 +99,18 @@ static json_t *files_list(const struct trial_result *r,
 
     for (size_t i = 0; i < spec->file_count; i++)
         json_array_append_new(list, file_object(&spec->files[i], &r->files[i]));
+    return list;
+}
+
+/* What was asked for, but not delivered, beside the workload's own end. */
+static json_t *undelivered_list(const struct trial_result *r)
+{
+    json_t *list = json_array();
+
+    if (r->missing > 0)
+        json_array_append_new(list, json_string("files"));
+    if (r->events_error != 0)
+        json_array_append_new(list, json_string("events"));
     return list;
 }
 
@@ -411,6 +425,7 @@ char *result_to_json(const struct trial_result *r,
                         spec->no_agent ? json_null()
                                        : stream_object(&r->err, &spec->err));
     json_object_set_new(o, "files", files_list(r, spec));
+    json_object_set_new(o, "undelivered", undelivered_list(r));
     json_object_set_new(o, "started_at", started_at(r->started_at));
     json_object_set_new(o, "time", time_object(r, spec));
     json_object_set_new(o, "peak", peak_object(r));

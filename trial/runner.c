@@ -15,6 +15,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "trial/fetched.h"
 #include "trial/host.h"
 #include "trial/keeper_runner.h"
 
@@ -48,7 +49,8 @@ void runner_event(struct runner *r, const char *event, const char *detail)
         fputc('"', r->spec->events);
     }
     fputs("}\n", r->spec->events);
-    fflush(r->spec->events);
+    if (fflush(r->spec->events) != 0 && r->result->events_error == 0)
+        r->result->events_error = errno;
 }
 
 void runner_fail(struct runner *r, const char *cause, const char *object,
@@ -357,6 +359,17 @@ static int prepare(struct runner *r)
     return ret;
 }
 
+/* What an earlier trial has fetched is not to be taken for this one's. */
+static int forget_fetched(struct runner *r)
+{
+    struct failure *f = &r->result->failure;
+    int ret = fetched_forget(r->spec->files, r->spec->file_count, f);
+
+    if (ret != 0)
+        r->facts->cause = f->code;
+    return ret;
+}
+
 static void runner_fini(struct runner *r)
 {
     agent_client_free(r->client);
@@ -366,6 +379,7 @@ static void runner_fini(struct runner *r)
     output_fini(&r->err);
     digest_free(r->file_digest);
     io_close(&r->file_fd);
+    whole_file_drop(&r->fetched);
     io_close(&r->console_fd);
     io_close(&r->timer_fd);
 }
@@ -380,6 +394,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         .result = ret_result,
         .facts = &ret_result->facts,
         .file_fd = -1,
+        .fetched = {.fd = -1},
         .console_fd = -1,
         .timer_fd = -1,
     };
@@ -394,7 +409,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         r.nudge_at_ns = ret_result->started_ns + MONITOR_NUDGE_MS * MS;
     keeper_attach(spec->keeper, &r);
     runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
-    if (prepare(&r) == 0) {
+    if (forget_fetched(&r) == 0 && prepare(&r) == 0) {
         if (spec->no_agent) {
             runner_begin_workload(&r, ret_result->running_ns);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
@@ -407,7 +422,6 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         runner_freeze(&r);
         if (!runner_leave_monitor(&r))
             runner_stop_machine(&r);
-        runner_drop_file(&r);
         runner_drain_output(&r);
     }
     runner_check_snapshot(&r);
@@ -421,5 +435,6 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     runner_fini(&r);
     ret_result->end_ns = io_now_ns();
     ret_result->outcome = outcome_decide(&ret_result->facts);
+    fetched_count(spec, ret_result);
     runner_event(&r, "outcome", outcome_name(ret_result->outcome.kind));
 }

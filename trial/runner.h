@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/whole_file.h"
 #include "trial/agent_client.h"
 #include "trial/agent_link.h"
 #include "trial/output.h"
@@ -62,6 +63,7 @@ struct runner {
     size_t file_index; /* of spec->files: the one in progress, or next */
     uint32_t file_id;
     int file_fd;               /* its local file, or -1 */
+    struct whole_file fetched; /* ... or one that appears when it is whole */
     uint64_t file_deadline_ns; /* of the file in progress; 0: none */
     struct digest *file_digest;
     int console_fd;         /* our end; -1 */
@@ -238,8 +240,6 @@ void runner_stdin(struct runner *r);
 bool runner_stdin_wanted(const struct runner *r);
 /* Milliseconds one file may take into the guest or out of it. */
 uint64_t runner_file_ms(const struct runner *r);
-/* The guest is over: a file that was still on its way out is removed. */
-void runner_drop_file(struct runner *r);
 /* Credit for output that has been written. */
 void runner_consumed(struct runner *r, uint32_t stream, size_t bytes);
 

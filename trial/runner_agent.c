@@ -31,6 +31,7 @@ static void finish_file(struct runner *r, int error, bool error_here,
     digest_free(r->file_digest);
     r->file_digest = NULL;
     io_close(&r->file_fd);
+    whole_file_drop(&r->fetched);
     r->file_id = 0;
     r->file_deadline_ns = 0;
     r->file_index++;
@@ -61,43 +62,24 @@ static int start_put(struct runner *r, const struct trial_file *file)
     return ret;
 }
 
-/*
- * A file that is there stays as it is until the guest has something to put in
- * its place: the guest may have no such file.
- */
+/* It appears when it is whole. What is no regular file is written to. */
 static int start_get(struct runner *r, const struct trial_file *file)
 {
-    r->file_fd =
-        open(file->dst,
-             O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644);
-    if (r->file_fd < 0)
-        return -errno;
-    return agent_client_read_file(r->client, file->src, r->spec->user,
-                                  TRIAL_FILE_LIMIT, r->file_fd, &r->file_id);
-}
-
-/* Ends the fetched file where it was written to: 0 or an errno. */
-static int cut_file(int fd)
-{
     struct stat st;
+    int ret = 0;
 
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode))
-        return 0;
-    return ftruncate(fd, lseek(fd, 0, SEEK_CUR)) != 0 ? errno : 0;
-}
-
-/*
- * Half a file would look like a whole one. What was there before and was not
- * written to stays, unless it is empty, as one just made is; so do devices and
- * such.
- */
-static void remove_partial(int fd, const char *path)
-{
-    struct stat st;
-
-    if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
-        (st.st_size == 0 || lseek(fd, 0, SEEK_CUR) > 0))
-        unlink(path);
+    if (lstat(file->dst, &st) == 0 && !S_ISREG(st.st_mode)) {
+        r->file_fd = open(file->dst, O_WRONLY | O_CLOEXEC | O_NOFOLLOW |
+                                         O_NONBLOCK | O_NOCTTY);
+        ret = r->file_fd < 0 ? -errno : 0;
+    } else {
+        ret = whole_file_begin(file->dst, 0644, &r->fetched);
+    }
+    if (ret != 0)
+        return ret;
+    return agent_client_read_file(
+        r->client, file->src, r->spec->user, TRIAL_FILE_LIMIT,
+        r->file_fd >= 0 ? r->file_fd : r->fetched.fd, &r->file_id);
 }
 
 /* The next file of this phase, or NULL. */
@@ -133,8 +115,6 @@ static bool start_file(struct runner *r)
             r->file_deadline_ns = io_now_ns() + runner_file_ms(r) * 1000000u;
             return true;
         }
-        if (file->get)
-            remove_partial(r->file_fd, file->dst);
         finish_file(r, -ret, true, 0);
         if (!file->get)
             fail_put(r, file, -ret, true);
@@ -337,19 +317,8 @@ static void on_file_bytes(void *arg, uint32_t id, const void *bytes, size_t len)
 {
     struct runner *r = arg;
 
-    if (id != r->file_id || !r->file_digest)
-        return;
-    digest_update(r->file_digest, bytes, len);
-    /* The first bytes are written: what was there before is over. */
-    if (r->phase == RUNNER_GET && lseek(r->file_fd, 0, SEEK_CUR) == (off_t)len)
-        (void)!cut_file(r->file_fd);
-}
-
-void runner_drop_file(struct runner *r)
-{
-    if (r->file_id != 0 && r->file_index < r->spec->file_count &&
-        r->spec->files[r->file_index].get)
-        remove_partial(r->file_fd, r->spec->files[r->file_index].dst);
+    if (id == r->file_id && r->file_digest)
+        digest_update(r->file_digest, bytes, len);
 }
 
 static void on_file_done(void *arg, uint32_t id,
@@ -367,10 +336,8 @@ static void on_file_done(void *arg, uint32_t id,
     if (runner_is_late(r))
         return;
     file = &r->spec->files[r->file_index];
-    if (file->get && error == 0)
-        error = local_err = cut_file(r->file_fd);
-    if (file->get && error != 0)
-        remove_partial(r->file_fd, file->dst);
+    if (r->fetched.fd >= 0 && error == 0)
+        error = local_err = -whole_file_publish(&r->fetched);
     finish_file(r, error, local_err != 0, done->bytes);
     if (error != 0 && !file->get) {
         fail_put(r, file, error, local_err != 0);

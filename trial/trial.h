@@ -39,6 +39,7 @@ struct machine_record; /* machine_record.h */
 /* --put SRC:DST or --get SRC:DST */
 struct trial_file {
     bool get;
+    bool optional;   /* get: the guest may have no such file */
     const char *src; /* borrowed */
     const char *dst;
 };
@@ -180,6 +181,9 @@ struct trial_result {
     enum monitor_exit_reason machine_end; /* 0: not known */
     struct trial_stream out, err;
     struct trial_file_result files[TRIAL_FILES_MAX];
+    size_t missing; /* files that were to be fetched, of a trial that ran */
+    struct failure missing_why; /* of the first of them */
+    int events_error; /* errno of writing the events; 0: they are all there */
     bool hit_timeout, hit_output, hit_disk, hit_pids, hit_memory, hit_cpu;
     double started_at;    /* seconds since 1970, host */
     uint64_t started_ns;  /* io_now_ns at each step; 0: not reached */

@@ -24,6 +24,7 @@
 #include "base/io.h"
 #include "base/msg.h"
 #include "base/num.h"
+#include "trial/fetched.h"
 #include "trial/monitor.h"
 #include "trial/trial.h"
 
@@ -223,7 +224,17 @@ static void put_file(struct proto_writer *w, uint32_t id, const char *mode)
         proto_put_file_done(w, id, &done);
 }
 
-/* Runs every command at once, and gives files by mode; takes none. */
+/* The answer to a file of 13 bytes that is there. */
+static void put_taken(struct proto_writer *w, uint32_t id, const char *mode)
+{
+    struct proto_file_done done = {.bytes = 13};
+
+    if (strstr(mode, "fails"))
+        done = (struct proto_file_done){.err = EACCES};
+    proto_put_file_done(w, id, &done);
+}
+
+/* Runs every command at once; gives and takes files by mode. */
 static void play_agent(int fd, const char *mode)
 {
     static uint8_t out[PROTO_FRAME_MAX];
@@ -254,6 +265,8 @@ static void play_agent(int fd, const char *mode)
             proto_writer_init(&w, out, sizeof(out));
             if (header.type == PROTO_FILE_READ)
                 put_file(&w, header.id, mode);
+            if (header.type == PROTO_EOF && strstr(mode, "take"))
+                put_taken(&w, header.id, mode);
             if (header.type == PROTO_EXEC_STRINGS) {
                 proto_put_empty(&w, PROTO_EXEC_STARTED, header.id);
                 proto_put_exec_exit(&w, header.id, &status);
@@ -956,9 +969,9 @@ END_TEST
 /* A guest that never takes or gives a file does not hold the trial. */
 START_TEST(test_file_stalls)
 {
-    static const struct trial_file put = {false, "/etc/passwd", "p"};
+    static const struct trial_file put = {.src = "/etc/passwd", .dst = "p"};
     char dst[200];
-    struct trial_file get = {true, "p", dst};
+    struct trial_file get = {.get = true, .src = "p", .dst = dst};
 
     snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
     alarm(WAIT_MS / 1000);
@@ -975,42 +988,54 @@ END_TEST
 static const char *const probes[] = {"exit",    "ready",        "one byte",
                                      "type 71", "lying length", "error 2"};
 
+#define SHA_NEW                                                                \
+    "11507a0e2f5e69d5dfa40a62a1bd7b6ee57e6bcd85c67c9b8431b36fff21c437"
+#define SHA_EMPTY                                                              \
+    "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+#define SHA_TEXT                                                               \
+    "759ae7b7ac72bf271ec79dd281cac37cfe7e508095bbaea8f37e1e8f9a670cd7"
+
 /* What is at a fetched file's place before and after; NULL: no file. */
 static const struct {
-    const char *mode, *before, *after;
-    bool fetched;
+    const char *mode, *before, *after, *sha256;
 } fetches[] = {
-    {"machine file bytes", "a longer text", "new", true},
-    {"machine file bytes", "", "new", true},
-    {"machine file bytes", NULL, "new", true},
-    {"machine file", "a longer text", "", true},
-    {"machine file", NULL, "", true},
-    {"machine file fails", "a longer text", "a longer text", false},
-    {"machine file fails", NULL, NULL, false},
-    {"machine file fails bytes", "a longer text", NULL, false},
-    {"machine file fails bytes", NULL, NULL, false},
-    {"machine", "a longer text", "a longer text", false},
-    {"machine bytes", "a longer text", NULL, false},
+    {"machine file bytes", "a longer text", "new", SHA_NEW},
+    {"machine file bytes", "", "new", SHA_NEW},
+    {"machine file bytes", NULL, "new", SHA_NEW},
+    {"machine file", "a longer text", "", SHA_EMPTY},
+    {"machine file", NULL, "", SHA_EMPTY},
+    {"machine file fails", "a longer text", NULL, ""},
+    {"machine file fails", NULL, NULL, ""},
+    {"machine file fails bytes", "a longer text", NULL, ""},
+    {"machine file fails bytes", NULL, NULL, ""},
+    {"machine", "a longer text", NULL, ""},
+    {"machine bytes", "a longer text", NULL, ""},
+    {"exit", "a longer text", NULL, ""}, /* it never ran */
 };
 
-/* What was there stays, unless the guest gave something for its place. */
+static void write_file(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    ck_assert_int_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    close(fd);
+}
+
+/* What is not fetched is not there: the one before is not taken for it. */
 START_TEST(test_fetched_file)
 {
     const char *before = fetches[_i].before, *after = fetches[_i].after;
     char dst[200], text[64] = "";
-    struct trial_file get = {true, "p", dst};
+    struct trial_file get = {.get = true, .src = "p", .dst = dst};
     int fd;
 
     snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
-    if (before) {
-        fd = open(dst, O_WRONLY | O_CREAT, 0600);
-        ck_assert_int_eq(write(fd, before, strlen(before)),
-                         (ssize_t)strlen(before));
-        close(fd);
-    }
+    if (before)
+        write_file(dst, before);
     run_trial(fetches[_i].mode, &get, false);
-    ck_assert_int_eq(result.files[0].status == TRIAL_FILE_OK,
-                     fetches[_i].fetched);
+    ck_assert_int_eq(result.files[0].status == TRIAL_FILE_OK, after != NULL);
+    ck_assert_str_eq(result.files[0].sha256, fetches[_i].sha256);
+    ck_assert_int_eq(fetched_is_missing(&get, &result.files[0]), !after);
     fd = open(dst, O_RDONLY);
     ck_assert_int_eq(fd >= 0, after != NULL);
     if (after) {
@@ -1019,6 +1044,87 @@ START_TEST(test_fetched_file)
         close(fd);
         unlink(dst);
     }
+}
+END_TEST
+
+/* One that may be absent is not missed if it is, and only then. */
+START_TEST(test_optional_file)
+{
+    char dst[200];
+    struct trial_file get = {
+        .get = true, .optional = true, .src = "p", .dst = dst};
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    write_file(dst, "a longer text");
+    run_trial("machine file fails", &get, false);
+    ck_assert_str_eq(outcome_name(result.outcome.kind), "ok");
+    ck_assert(!fetched_is_missing(&get, &result.files[0]));
+    ck_assert_int_ne(access(dst, F_OK), 0);
+    run_trial("machine", &get, false);
+    ck_assert(fetched_is_missing(&get, &result.files[0]));
+}
+END_TEST
+
+/* Where nothing can be put, nothing runs, and what is there stays. */
+START_TEST(test_fetch_places)
+{
+    char dst[200], other[220];
+    struct trial_file get = {.get = true, .src = "p", .dst = dst};
+    struct stat st;
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    snprintf(other, sizeof(other), "%s.other", dst);
+    write_file(other, "a longer text");
+    if (_i == 0)
+        ck_assert_int_eq(symlink(other, dst), 0);
+    else if (_i == 1)
+        ck_assert_int_eq(mkdir(dst, 0700), 0);
+    else
+        strcat(dst, "/none/file");
+    run_trial("machine file bytes", &get, false);
+    ck_assert_str_eq(outcome_name(result.outcome.kind), "infra_never_ran");
+    ck_assert_str_eq(result.outcome.cause, "get_failed");
+    ck_assert_ptr_nonnull(strstr(result.failure.message, dst));
+    ck_assert_int_eq(stat(other, &st), 0);
+    ck_assert_int_eq(st.st_size, 13);
+    ck_assert_int_eq(remove(other), 0);
+    ck_assert(_i == 2 || remove(dst) == 0);
+}
+END_TEST
+
+/* What is no regular file is none of yesterday's: it is written to. */
+START_TEST(test_fetch_to_pipe)
+{
+    char dst[200], text[8] = "";
+    struct trial_file get = {.get = true, .src = "p", .dst = dst};
+    int fd;
+
+    snprintf(dst, sizeof(dst), "%s/pipe", getenv(HERE));
+    ck_assert_int_eq(mkfifo(dst, 0600), 0);
+    fd = open(dst, O_RDONLY | O_NONBLOCK);
+    run_trial("machine file bytes", &get, false);
+    ck_assert_int_eq(result.files[0].status, TRIAL_FILE_OK);
+    ck_assert_int_eq(read(fd, text, sizeof(text)), 3);
+    ck_assert_str_eq(text, "new");
+    close(fd);
+    ck_assert_int_eq(unlink(dst), 0);
+}
+END_TEST
+
+/* The digest of a file put is that of what was sent; a broken one has none. */
+START_TEST(test_put_file)
+{
+    char src[200];
+    struct trial_file put = {.src = src, .dst = "p"};
+
+    snprintf(src, sizeof(src), "%s/sent", getenv(HERE));
+    write_file(src, "a longer text");
+    run_trial(_i ? "machine take fails" : "machine take", &put, false);
+    ck_assert_int_eq(result.files[0].status,
+                     _i ? TRIAL_FILE_ERROR : TRIAL_FILE_OK);
+    ck_assert_str_eq(result.files[0].sha256, _i ? "" : SHA_TEXT);
+    ck_assert_uint_eq(result.files[0].bytes, _i ? 0 : 13);
+    unlink(src);
 }
 END_TEST
 
@@ -1343,6 +1449,10 @@ int main(int argc, char **argv)
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
     tcase_add_loop_test(t, test_fetched_file, 0,
                         (int)(sizeof(fetches) / sizeof(fetches[0])));
+    tcase_add_test(t, test_optional_file);
+    tcase_add_loop_test(t, test_fetch_places, 0, 3);
+    tcase_add_test(t, test_fetch_to_pipe);
+    tcase_add_loop_test(t, test_put_file, 0, 2);
     tcase_add_test(t, test_gone_before);
     tcase_add_loop_test(t, test_probe_lies, 0,
                         (int)(sizeof(probes) / sizeof(probes[0])));

@@ -129,6 +129,32 @@ START_TEST(no_space_leaves_nothing)
 }
 END_TEST
 
+/* Piece by piece: nothing is there before it is whole, and never a part. */
+START_TEST(written_in_pieces)
+{
+    struct whole_file w;
+    struct stat st;
+
+    choose_host(_i);
+    umask(027);
+    ck_assert_int_eq(whole_file_begin(path, 0666, &w), 0);
+    ck_assert_int_eq(write(w.fd, "on", 2), 2);
+    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert_int_eq(write(w.fd, "e", 1), 1);
+    ck_assert_int_eq(whole_file_publish(&w), 0);
+    whole_file_drop(&w);
+    ck_assert_int_eq(stat(path, &st), 0);
+    ck_assert_int_eq(st.st_mode & 07777, 0640);
+    ck_assert_int_eq(chmod(path, 0600), 0);
+    must_hold("one");
+    ck_assert_int_eq(whole_file_begin(path, 0600, &w), 0);
+    ck_assert_int_eq(write(w.fd, "anot", 4), 4);
+    whole_file_drop(&w);
+    ck_assert_int_eq(w.fd, -1);
+    must_hold("one");
+}
+END_TEST
+
 START_TEST(bad_places_are_told)
 {
     char where[96];
@@ -157,6 +183,7 @@ int main(void)
     tcase_add_loop_test(tc, written_and_replaced, 0, 3);
     tcase_add_loop_test(tc, no_space_leaves_nothing, 0, 3);
     tcase_add_loop_test(tc, bad_places_are_told, 0, 3);
+    tcase_add_loop_test(tc, written_in_pieces, 0, 3);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
