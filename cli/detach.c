@@ -229,7 +229,8 @@ static int wait_for_keeper(const struct detach *d, const struct verb *verb,
         failure_set(&f, "output_failed", "standard output", NULL,
                     "the machine %s runs, but its name cannot be written: %s",
                     d->name, strerror(errno));
-        return cli_fail(verb, &f);
+        cli_fail(verb, &f);
+        return EXIT_UNDELIVERED;
     }
     if (ret == 1 && m.type == DETACH_FAILED)
         return report_failure(verb, &m);
@@ -282,7 +283,7 @@ int detach_fork(struct detach *d, const struct verb *verb)
     status = wait_for_keeper(d, verb, pid, pair[0]);
     close(pair[0]);
     /* One that failed is gone when its caller hears of it. */
-    if (status != 0)
+    if (status != 0 && status != EXIT_UNDELIVERED)
         waitpid(pid, NULL, 0);
     return status;
 }

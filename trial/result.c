@@ -425,7 +425,6 @@ char *result_to_json(const struct trial_result *r,
                         spec->no_agent ? json_null()
                                        : stream_object(&r->err, &spec->err));
     json_object_set_new(o, "files", files_list(r, spec));
-    json_object_set_new(o, "undelivered", undelivered_list(r));
     json_object_set_new(o, "started_at", started_at(r->started_at));
     json_object_set_new(o, "time", time_object(r, spec));
     json_object_set_new(o, "peak", peak_object(r));
@@ -440,6 +439,7 @@ char *result_to_json(const struct trial_result *r,
     json_object_set_new(o, "violations", violations_list(r));
     json_object_set_new(o, "machine",
                         text(spec->live ? spec->live->name : NULL));
+    json_object_set_new(o, "undelivered", undelivered_list(r));
     line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
                              JSON_REAL_PRECISION(12));
     json_decref(o);

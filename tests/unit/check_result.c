@@ -129,8 +129,8 @@ START_TEST(test_hostile_text)
 {
     static const char HOSTILE[] = "\x1b[2J\",\"outcome\":\"ok\"}\n\xff\xc0";
     static const char *const ARGV[] = {HOSTILE, "", NULL};
-    const struct trial_file files[] = {{false, HOSTILE, HOSTILE},
-                                       {true, HOSTILE, HOSTILE}};
+    const struct trial_file files[] = {{false, false, HOSTILE, HOSTILE},
+                                       {true, false, HOSTILE, HOSTILE}};
 
     spec.argv = ARGV;
     spec.files = files;
@@ -152,8 +152,9 @@ END_TEST
 
 START_TEST(test_files)
 {
-    const struct trial_file files[] = {
-        {false, "a", "/a"}, {true, "/b", "b"}, {true, "/c", "c"}};
+    const struct trial_file files[] = {{false, false, "a", "/a"},
+                                       {true, false, "/b", "b"},
+                                       {true, true, "/c", "c"}};
     json_t *list;
 
     spec.files = files;
@@ -173,6 +174,17 @@ START_TEST(test_files)
     ck_assert_str_eq(
         json_string_value(json_object_get(json_array_get(list, 2), "status")),
         "not_fetched");
+    ck_assert(
+        json_is_false(json_object_get(json_array_get(list, 1), "optional")));
+    ck_assert(
+        json_is_true(json_object_get(json_array_get(list, 2), "optional")));
+    ck_assert_uint_eq(json_array_size(json_object_get(root, "undelivered")), 0);
+    result.missing = 2;
+    result.events_error = ENOSPC;
+    write_line();
+    list = json_object_get(root, "undelivered");
+    ck_assert_str_eq(json_string_value(json_array_get(list, 0)), "files");
+    ck_assert_str_eq(json_string_value(json_array_get(list, 1)), "events");
 }
 END_TEST
 
