@@ -339,34 +339,16 @@ static void explain(const struct create *c, struct failure *f)
                     outcome_name(r->outcome.kind));
 }
 
-/*
- * What ran before the freeze, the first command first: a parent's is part of
- * the machine as well, and so is its process that waits.
- */
 static int record_warmup(struct create *c)
 {
-    const struct snapshot_manifest *parent =
-        c->parent ? &c->parent->manifest : NULL;
-    struct snapshot_manifest *m = &c->manifest;
-    const char *commands[SNAPSHOT_CHAIN_MAX + 2] = {NULL};
-    const char *own = options_get(&c->options, "warmup");
-    const char *ready = c->freeze.ready;
-    size_t count = 0;
-    int ret;
+    const char *const commands[] = {options_get(&c->options, "warmup"), NULL};
+    const struct snapshot_history history = {
+        .commands = commands,
+        .ready = c->freeze.ready,
+        .waiting = c->freeze.waiting,
+    };
 
-    for (char **word = parent ? parent->warmup : NULL;
-         word && *word && count < SNAPSHOT_CHAIN_MAX; word++)
-        commands[count++] = *word;
-    if (own)
-        commands[count++] = own;
-    if (count == 0)
-        return 0;
-    if (!ready && parent)
-        ready = parent->warmup_ready;
-    m->has_warmup = true;
-    m->warmup_waiting = c->freeze.waiting || (parent && parent->warmup_waiting);
-    ret = snapshot_manifest_set_list(&m->warmup, commands);
-    return ret == 0 ? snapshot_manifest_set(&m->warmup_ready, ready) : ret;
+    return snapshot_describe_history(&c->machine, &history, &c->manifest);
 }
 
 static int fill_manifest(struct create *c, struct failure *f)

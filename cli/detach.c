@@ -337,7 +337,7 @@ int detach_take_name(struct detach *d, const struct machine_spec *machine,
     int ret;
 
     strcpy(record.name, d->name);
-    machine_record_set_command(&record, spec->argv);
+    machine_record_command(record.command, spec->argv);
     set_vsock(&record, machine->vsock_path);
     ret = registry_create(d->name, &entry, f);
     if (ret == 0)

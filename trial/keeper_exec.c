@@ -152,6 +152,14 @@ static size_t count_own_env(const struct keeper *k)
     return count;
 }
 
+/* What runs in the machine is part of each snapshot that is made of it. */
+static void note_command(struct keeper *k, const char *const *argv)
+{
+    if (k->ran_count < KEEPER_RAN_MAX)
+        machine_record_command(k->ran[k->ran_count], argv);
+    k->ran_count++;
+}
+
 static int send_exec(const struct keeper *k, struct keeper_client *c,
                      const char *const *argv, const char *const *env)
 {
@@ -174,7 +182,7 @@ static int send_exec(const struct keeper *k, struct keeper_client *c,
     return agent_client_exec(agent_of(k), &request, &c->handle);
 }
 
-static int ask_exec(const struct keeper *k, struct keeper_client *c)
+static int ask_exec(struct keeper *k, struct keeper_client *c)
 {
     const struct keeper_exec *r = c->request;
     const char **argv = calloc(r->argc + 1u, sizeof(*argv));
@@ -188,6 +196,8 @@ static int ask_exec(const struct keeper *k, struct keeper_client *c)
         if (ret == 0) {
             add_own_env(k, env, r->envc);
             ret = send_exec(k, c, argv, env);
+            if (ret == 0)
+                note_command(k, argv);
         }
     }
     free(argv);

@@ -55,6 +55,9 @@ struct keeper_client {
     union keeper_body last;
 };
 
+/* Commands of clients that a snapshot of the machine names. */
+#define KEEPER_RAN_MAX 64u
+
 struct keeper {
     struct registry_entry entry; /* owned */
     struct machine_record record;
@@ -75,6 +78,9 @@ struct keeper {
     /* What a snapshot describes: a copy with descriptors of its own. */
     struct machine origin;
     bool has_origin;
+    /* What clients ran, as shown; ran_count counts also what has no room. */
+    char ran[KEEPER_RAN_MAX][MACHINE_COMMAND_MAX + 1];
+    size_t ran_count;
     struct msg msg; /* the one at hand */
 };
 

@@ -157,6 +157,27 @@ static int have_saved(int fd, const struct monitor_save_files *files,
     return -ECANCELED;
 }
 
+/* All that ran: before it was restored, its own command, what clients ran. */
+static int record_history(const struct keeper *k, struct snapshot_manifest *m,
+                          struct failure *f)
+{
+    const char *commands[KEEPER_RAN_MAX + 3] = {NULL};
+    const struct snapshot_history history = {.commands = commands};
+    size_t count = 0;
+
+    if (k->record.command[0])
+        commands[count++] = k->record.command;
+    for (size_t i = 0; i < k->ran_count && i < KEEPER_RAN_MAX; i++)
+        commands[count++] = k->ran[i];
+    if (k->ran_count > KEEPER_RAN_MAX)
+        commands[count++] = "... and more commands";
+    if (snapshot_manifest_set(&m->kernel_release, k->record.kernel) == 0 &&
+        snapshot_describe_history(&k->origin, &history, m) == 0)
+        return 0;
+    failure_set(f, "host", "memory", NULL, "out of memory");
+    return -ENOMEM;
+}
+
 static int make_snapshot(struct keeper *k,
                          const struct keeper_snapshot *request, int fd,
                          struct keeper_snapshot_done *ret_done,
@@ -181,11 +202,8 @@ static int make_snapshot(struct keeper *k,
         ret = snapshot_describe(&k->origin, &probe, writer, &m, &files, f);
     if (ret == 0)
         ret = have_saved(fd, &files, &saved, f);
-    if (ret == 0 &&
-        snapshot_manifest_set(&m.kernel_release, k->record.kernel) != 0) {
-        failure_set(f, "host", "memory", NULL, "out of memory");
-        ret = -ENOMEM;
-    }
+    if (ret == 0)
+        ret = record_history(k, &m, f);
     m.agent = true;
     m.memory_pages = saved.saved.pages;
     m.memory_used = saved.memory_used;

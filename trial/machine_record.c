@@ -222,17 +222,17 @@ int machine_record_read(const struct registry_entry *entry,
     return ret;
 }
 
-void machine_record_set_command(struct machine_record *record,
-                                const char *const *argv)
+void machine_record_command(char buf[MACHINE_COMMAND_MAX + 1],
+                            const char *const *argv)
 {
-    char *at = record->command;
-    size_t room = sizeof(record->command);
+    char *at = buf;
+    size_t room = MACHINE_COMMAND_MAX + 1;
 
-    record->command[0] = '\0';
+    buf[0] = '\0';
     for (; argv && *argv && room > 1; argv++) {
         size_t len;
 
-        if (at != record->command) {
+        if (at != buf) {
             *at++ = ' ';
             room--;
         }

@@ -78,7 +78,7 @@ int machine_record_read(const struct registry_entry *entry,
     __attribute__((warn_unused_result));
 
 /* Arguments as one printable line, cut to fit. */
-void machine_record_set_command(struct machine_record *record,
-                                const char *const *argv);
+void machine_record_command(char buf[MACHINE_COMMAND_MAX + 1],
+                            const char *const *argv);
 
 #endif

@@ -148,6 +148,44 @@ static int describe_disks(const struct machine *machine,
     return ret;
 }
 
+/* Adds to a list of strings that has room for as many as a manifest holds. */
+static void add_commands(const char **list, size_t *count,
+                         const char *const *commands)
+{
+    static const char more[] = "... and more commands";
+
+    for (; commands && *commands; commands++) {
+        if (*count < SNAPSHOT_STRINGS_MAX - 1)
+            list[(*count)++] = *commands;
+        else
+            list[SNAPSHOT_STRINGS_MAX - 1] = more;
+    }
+}
+
+int snapshot_describe_history(const struct machine *machine,
+                              const struct snapshot_history *history,
+                              struct snapshot_manifest *m)
+{
+    const struct snapshot_manifest *parent =
+        machine->snapshot ? &machine->snapshot->manifest : NULL;
+    const char *list[SNAPSHOT_STRINGS_MAX + 1] = {NULL};
+    const char *ready = history->ready;
+    size_t count = 0;
+    int ret;
+
+    if (parent && parent->has_warmup)
+        add_commands(list, &count, (const char *const *)parent->warmup);
+    add_commands(list, &count, history->commands);
+    if (count == 0)
+        return 0;
+    if (!ready && parent)
+        ready = parent->warmup_ready;
+    m->has_warmup = true;
+    m->warmup_waiting = history->waiting || (parent && parent->warmup_waiting);
+    ret = snapshot_manifest_set_list(&m->warmup, list);
+    return ret == 0 ? snapshot_manifest_set(&m->warmup_ready, ready) : ret;
+}
+
 int snapshot_describe(struct machine *machine,
                       const struct monitor_probe *probe,
                       struct snapshot_writer *writer,

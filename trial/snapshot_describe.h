@@ -23,6 +23,24 @@ int snapshot_describe(struct machine *machine,
                       struct monitor_save_files *ret_files, struct failure *f)
     __attribute__((warn_unused_result));
 
+/* What ran in a machine since it was booted or restored. */
+struct snapshot_history {
+    const char *const *commands; /* NULL-ended, or NULL; the first one first */
+    const char *ready; /* the line that told when to freeze, or NULL */
+    bool waiting;      /* a process waits for input */
+};
+
+/*
+ * Records all that ran before the freeze: what the snapshot says that the
+ * machine was restored from, its process that waits included, and then its own
+ * history. Where that is too much, the last commands are left out, and it is
+ * said that they are. 0 or -ENOMEM.
+ */
+int snapshot_describe_history(const struct machine *machine,
+                              const struct snapshot_history *history,
+                              struct snapshot_manifest *m)
+    __attribute__((warn_unused_result));
+
 /* The SHA-256 of an image's image.json: 0, or a negative errno. */
 int snapshot_image_digest(const struct image *image,
                           char ret_hex[DIGEST_HEX_SIZE])

@@ -285,7 +285,7 @@ static struct machine_record some_record(void)
     };
     const char *const argv[] = {"sh", "-c", "echo \x1b[31m", NULL};
 
-    machine_record_set_command(&r, argv);
+    machine_record_command(r.command, argv);
     return r;
 }
 
@@ -329,7 +329,7 @@ START_TEST(test_long_command)
     struct machine_record r = {0};
 
     memset(word, 'w', sizeof(word) - 1);
-    machine_record_set_command(&r, argv);
+    machine_record_command(r.command, argv);
     ck_assert_uint_eq(strlen(r.command), MACHINE_COMMAND_MAX);
     ck_assert_int_eq(strncmp(r.command, "first www", 9), 0);
 }
