@@ -56,13 +56,15 @@ static const char *word(const char *key)
 START_TEST(test_keys)
 {
     static const char *const KEYS[] = {
-        "schema",    "trial",          "attempt",   "outcome",    "outcome_by",
-        "cause",     "error",          "exit_code", "signal",     "limits_hit",
-        "truncated", "stdout",         "stderr",    "files",      "started_at",
-        "time",      "peak",           "limits",    "command",    "labels",
-        "baseline",  "host",           "jail",      "checked",    "unsealed",
-        "reset",     "monitor_reused", "proof",     "seed",       "clock",
-        "pinned",    "dirty",          "brokers",   "violations", "machine",
+        "schema",     "trial",      "attempt",        "outcome",
+        "outcome_by", "cause",      "error",          "exit_code",
+        "signal",     "limits_hit", "truncated",      "stdout",
+        "stderr",     "files",      "started_at",     "time",
+        "peak",       "limits",     "command",        "labels",
+        "baseline",   "host",       "jail",           "checked",
+        "unsealed",   "reset",      "monitor_reused", "proof",
+        "seed",       "clock",      "pinned",         "dirty",
+        "brokers",    "violations", "machine",        "undelivered",
     };
     size_t i = 0;
     const char *key;
