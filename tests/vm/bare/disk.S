@@ -33,17 +33,22 @@ END_GUEST \name
     WRITES disk_synced_writes, 0
     WRITES disk_writes, FLUSH
 
-/* The same, but never looks whether one is done: it writes, and computes. */
+/* Computes; when a write is done, it begins the next. */
 GUEST disk_write_spin
     SETUP_QUEUE
     SETUP_REQUEST
     movl $HEADER, %ecx
     movl $1, (%rcx)
     movl $AVAIL, %esi
-    movw $1, 2(%rsi)
-    movl $0, 0x50(%rdi)
+    movl $USED, %ebp
+    xorl %r8d, %r8d
     PUT 'b'
-    jmp .
+1:  cmpw %r8w, 2(%rbp)
+    jne 1b
+    incl %r8d
+    movw %r8w, 2(%rsi)
+    movl $0, 0x50(%rdi)
+    jmp 1b
 END_GUEST disk_write_spin
 
 /* Zeros the first 64 MiB of its disk by one request; again and again. */
