@@ -2,6 +2,7 @@
 /* A fresh guest's first steps, except its disks; see the header. */
 #include "guest/boot.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -20,6 +21,7 @@
 
 #include "guest/sysfile.h"
 
+#define MODULES "/modules"
 #define ORDER_MAX 16384u /* bytes of a module list */
 
 void boot_say(const char *format, ...)
@@ -87,14 +89,14 @@ static void load_module(int dir_fd, const char *name)
 void boot_load_modules(void)
 {
     static char order[ORDER_MAX];
-    char path[16 + sizeof(((struct utsname *)0)->release)];
+    char path[sizeof(MODULES) + 1 + sizeof(((struct utsname *)0)->release)];
     struct utsname name;
     char *line, *rest = order;
     int dir_fd;
 
     if (uname(&name) < 0)
         return;
-    snprintf(path, sizeof(path), "/modules/%s", name.release);
+    snprintf(path, sizeof(path), MODULES "/%s", name.release);
     dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir_fd < 0)
         return;
@@ -105,6 +107,27 @@ void boot_load_modules(void)
             load_module(dir_fd, line);
     }
     close(dir_fd);
+}
+
+void boot_say_modules(void)
+{
+    struct utsname name;
+    struct dirent *entry;
+    DIR *dir = opendir(MODULES);
+
+    if (!dir || uname(&name) < 0)
+        goto out_close;
+    while ((entry = readdir(dir))) {
+        if (entry->d_name[0] == '.' || strcmp(entry->d_name, name.release) == 0)
+            continue;
+        boot_say("this kernel is %s; the initrd has modules for %s only",
+                 name.release, entry->d_name);
+        boot_say("a kernel of its own release, or one with these drivers "
+                 "built in, is needed");
+    }
+out_close:
+    if (dir)
+        closedir(dir);
 }
 
 /* ---- the rest ----------------------------------------------------------- */

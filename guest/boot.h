@@ -35,6 +35,9 @@ int boot_mount_kernel(void) __attribute__((warn_unused_result));
  */
 void boot_load_modules(void);
 
+/* Why something may be missing: modules that are for another kernel. */
+void boot_say_modules(void);
+
 /* Brings lo up, if there is one. */
 void boot_loopback_up(void);
 

@@ -280,20 +280,22 @@ static int reset_process(void)
 {
     const struct rlimit core = {0, 0};
     struct rlimit files = {NOFILE_SOFT, NOFILE_HARD};
-    struct rlimit now;
     sigset_t none;
 
     for (int s = 1; s < NSIG; s++)
         signal(s, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    /* Raising it takes a right that an agent under test may lack. */
-    if (getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_max < NOFILE_HARD)
-        files.rlim_max = now.rlim_max;
-    if (setrlimit(RLIMIT_CORE, &core) < 0 ||
-        setrlimit(RLIMIT_NOFILE, &files) < 0)
+    if (setrlimit(RLIMIT_CORE, &core) < 0)
         return -errno;
-    return 0;
+    if (setrlimit(RLIMIT_NOFILE, &files) == 0)
+        return 0;
+    /* Raising it takes a right that an agent under test may lack. */
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
+        return -errno;
+    files.rlim_cur =
+        files.rlim_max < NOFILE_SOFT ? files.rlim_max : NOFILE_SOFT;
+    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? -errno : 0;
 }
 
 static uint32_t exec_reason(int err)

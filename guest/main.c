@@ -76,6 +76,7 @@ static void set_up_agent(struct agent *agent, struct sandbox_config *config,
     ret = boot_mount_root(config, options->scratch_limit, &agent->scratch);
     if (ret == -ENODEV) {
         boot_say("no disk with the serial \"root\": nothing to run in");
+        boot_say_modules();
         return;
     }
     if (ret) {

@@ -169,7 +169,7 @@ static const struct {
     {"root", "(: </proc/1/root/x) 2>/dev/null || echo no", "no\n"},
     {"root", "ls /dev/vsock /dev/console /dev/kmsg 2>/dev/null | wc -l", "0\n"},
     {NULL, "echo x >/dev/null; echo y >/dev/shm/y; cat /dev/shm/y", "y\n"},
-    {NULL, "ulimit -c; ulimit -n", "0\n1024\n"},
+    {NULL, "ulimit -c; ulimit -n; ulimit -Hn", "0\n1024\n65536\n"},
     {NULL, "umask", "0022\n"},
 };
 
