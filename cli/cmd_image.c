@@ -16,11 +16,13 @@
 #include "base/digest.h"
 #include "base/io.h"
 #include "base/num.h"
+#include "base/text.h"
 #include "base/units.h"
 #include "cli/cli.h"
 #include "trial/image.h"
 
 #define PATH_SIZE 4096u
+#define MODULES_MAX 200 /* that are shown */
 #define READ_SIZE ((size_t)1 << 16)
 
 static int image_main(const struct verb *verb, int argc, char **argv);
@@ -46,8 +48,16 @@ const struct verb VERB_IMAGE = {
     .description =
         "An image is a directory with a kernel, an initrd, a read-only root "
         "file system and an empty scratch disk. build makes one from a "
-        "recipe: a folder with a file \"recipe\" of a few lines (packages, "
-        "copy, run). NAME is a recipe that comes with microsbx: base "
+        "recipe: a folder with a file \"recipe\" of a few lines (from, "
+        "packages, "
+        "copy, run, env, user, workdir, kernel, cmdline; images/recipe.sh "
+        "describes them). \"from debian\" brings the time zones that TZ names; "
+        "\"copy SRC DST OWNER\" gives a file to sandbox, root or UID[:GID]; "
+        "\"kernel generic\" or \"kernel backports\" takes another of Debian's "
+        "kernels. An initrd has modules for its own kernel only: inspect shows "
+        "which. No sudo works in a machine that runs as the default user (no "
+        "command gains rights there): install what is needed by the recipe, or "
+        "run with -u root. NAME is a recipe that comes with microsbx: base "
         "(busybox) or python (Debian's Python with numpy). Building the same "
         "recipe again does nothing unless something it uses has changed.",
     .example =
@@ -291,6 +301,27 @@ static void print_part(const char *which, const struct image_part *part)
            part->path);
 }
 
+/* Those of its kernel that the initrd has, by their names; also whether there
+   is a list at all depends on who built the image. */
+static void print_modules(const struct image *image)
+{
+    char path[PATH_SIZE + 16];
+    char name[128], shown[160];
+    FILE *in;
+
+    (void)snprintf(path, sizeof(path), "%s/modules", image->dir);
+    in = fopen(path, "re");
+    if (in == NULL)
+        return;
+    printf("  modules   ");
+    for (int i = 0; i < MODULES_MAX && fgets(name, sizeof(name), in); i++) {
+        text_escape(name, strcspn(name, "\n"), shown, sizeof(shown));
+        printf(" %s", shown);
+    }
+    printf("\n");
+    (void)fclose(in);
+}
+
 static void print_image(const struct image *image)
 {
     printf("image %s\n", image->name);
@@ -299,6 +330,7 @@ static void print_image(const struct image *image)
     print_part("rootfs", &image->rootfs);
     print_part("scratch", &image->scratch);
     printf("  release    %s\n", image->kernel_release);
+    print_modules(image);
     printf("  cmdline    %s\n", image->cmdline);
     printf("  user       %s\n", image->user ? image->user : "(uid 1000)");
     printf("  workdir    %s\n", image->workdir ? image->workdir : "(home)");

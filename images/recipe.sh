@@ -4,23 +4,27 @@
 # The recipe parser, read by images/build. A recipe is a text of such lines:
 #
 #   # comment
-#   from debian|nothing    Debian's essential packages, or not even these
+#   from debian|nothing    Debian's essential packages and tzdata, or nothing
 #   packages NAME...       Debian packages, with what they depend on
-#   copy SRC DST           a file or folder beside the recipe; DST/ is a folder
+#   copy SRC DST [OWNER]   a file or folder beside the recipe; DST/ is a folder;
+#                          of root, or of OWNER: sandbox, root or UID[:GID]
 #   run COMMAND            by /bin/sh as root in the image, without a network
 #   env NAME=VALUE         for every command run in the guest
 #   user NAME              who runs commands (sandbox, uid 1000)
 #   workdir DIR            where (/home/sandbox)
+#   kernel FLAVOUR         Debian's cloud (the default), generic or backports
+#                          kernel: see kernels/debian
 #   cmdline ARG...         further arguments for the kernel
 #
 # copy and run happen in the order written, after all packages are there.
 # Only printable ASCII, no quoting: what follows the keyword is taken as is.
 #
-# recipe_parse FILE sets recipe_from, recipe_packages, recipe_actions (copy and
-# run lines), recipe_env, recipe_user, recipe_workdir and recipe_cmdline.
+# recipe_parse FILE sets recipe_from, recipe_packages, recipe_actions (lines
+# "run COMMAND" and "copy SRC DST UID:GID"), recipe_env, recipe_user,
+# recipe_workdir, recipe_kernel and recipe_cmdline.
 # It needs die() from its caller.
 
-recipe_keywords='from packages copy run env user workdir cmdline'
+recipe_keywords='from packages copy run env user workdir kernel cmdline'
 
 recipe_error() { # LINE MESSAGE...
     die "$recipe_file, line $1: ${*:2}"
@@ -42,11 +46,32 @@ recipe_add_packages() {
     done
 }
 
+# Numbers only: whose names there will be is not known before the image is.
+recipe_owner() { # LINE OWNER: sets $owner to UID:GID
+    local id
+    case $2 in
+        '' | root) owner=0:0 ;;
+        sandbox) owner=1000:1000 ;;
+        *)
+            [[ $2 =~ ^([0-9]{1,5})(:([0-9]{1,5}))?$ ]] ||
+                recipe_error "$1" "copy for '$2': an owner is root, sandbox" \
+                    "or a number, UID or UID:GID"
+            owner=$((10#${BASH_REMATCH[1]})):
+            owner+=$((10#${BASH_REMATCH[3]:-${BASH_REMATCH[1]}}))
+            for id in ${owner/:/ }; do
+                [ "$id" -lt 65535 ] ||
+                    recipe_error "$1" "copy for '$2': at most 65534, please"
+            done ;;
+    esac
+}
+
 recipe_add_copy() {
-    local src dst rest
-    read -r src dst rest <<<"$2"
+    local src dst owner rest
+    read -r src dst owner rest <<<"$2"
+    recipe_owner "$1" "$owner"
     [ -n "$dst" ] && [ -z "$rest" ] ||
-        recipe_error "$1" "copy needs a source and a destination"
+        recipe_error "$1" "copy needs a source and a destination, and may" \
+            "have an owner"
     case /$src/ in
         //* | */../*) recipe_error "$1" "copy '$src': the source must lie" \
             "beside the recipe, without a leading / or .." ;;
@@ -59,7 +84,7 @@ recipe_add_copy() {
     esac
     [ -e "$recipe_dir/$src" ] ||
         recipe_error "$1" "copy '$src': there is no such file in $recipe_dir"
-    recipe_actions+=("copy $src $dst")
+    recipe_actions+=("copy $src $dst $owner")
 }
 
 recipe_add_env() {
@@ -72,6 +97,14 @@ recipe_set_user() {
     [[ $2 =~ ^[a-z_][a-z0-9_-]*$ ]] ||
         recipe_error "$1" "'user $2': that is not the name of a user"
     recipe_user=$2
+}
+
+recipe_set_kernel() {
+    case $2 in
+        cloud | generic | backports) recipe_kernel=$2 ;;
+        *) recipe_error "$1" "'kernel $2': it knows cloud, generic and" \
+            "backports" ;;
+    esac
 }
 
 recipe_set_workdir() {
@@ -100,6 +133,7 @@ recipe_line() { # LINE TEXT
         env) recipe_add_env "$1" "$arguments" ;;
         user) recipe_set_user "$1" "$arguments" ;;
         workdir) recipe_set_workdir "$1" "$arguments" ;;
+        kernel) recipe_set_kernel "$1" "$arguments" ;;
         cmdline) recipe_cmdline+=" $arguments" ;;
     esac
 }
@@ -108,7 +142,8 @@ recipe_parse() { # FILE
     local number=0 text LC_ALL=C
     recipe_file=$1 recipe_dir=${1%/*}
     recipe_from='' recipe_user=sandbox recipe_workdir=/home/sandbox
-    recipe_cmdline='' recipe_packages=() recipe_actions=() recipe_env=()
+    recipe_kernel=cloud recipe_cmdline='' recipe_packages=()
+    recipe_actions=() recipe_env=()
     while IFS= read -r text || [ -n "$text" ]; do
         number=$((number + 1))
         recipe_line $number "${text//$'\t'/ }"
@@ -117,4 +152,7 @@ recipe_parse() { # FILE
         recipe_error 1 "'from debian' or 'from nothing' is missing"
     [ ${#recipe_packages[@]} -gt 0 ] ||
         recipe_error 1 "a 'packages' line is missing"
+    # Not essential to Debian, but a program that is told TZ and does not find
+    # it goes on in UTC without a word.
+    [ "$recipe_from" = nothing ] || recipe_packages+=(tzdata)
 }

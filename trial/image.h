@@ -12,6 +12,7 @@
  *                 which the guest's agent makes an ext4 of the disk limit's
  *                 size (before that was so: an empty ext4)
  *   packages      one line per Debian package inside (informative)
+ *   modules       one line per module of the kernel in the initrd (informative)
  *
  * image.json, format "microsbx.image/1" (* may be left out):
  *
