@@ -301,3 +301,32 @@ int options_get_number(const struct options *options, const char *name,
     *ret_value = value;
     return 0;
 }
+
+/* ---- pairs --------------------------------------------------------------- */
+
+char *options_cut_pair(char *text)
+{
+    char *out = text, *dst = NULL;
+
+    for (const char *p = text; *p;) {
+        size_t slashes = strspn(p, "\\");
+
+        if (slashes == 0 && (*p != ':' || dst)) {
+            *out++ = *p++;
+            continue;
+        }
+        /* Before a colon two stand for one, and an odd one for the colon. */
+        memmove(out, p, slashes);
+        p += slashes;
+        out += *p == ':' ? slashes / 2 : slashes;
+        if (*p == ':' && (slashes % 2 || dst)) {
+            *out++ = *p++;
+        } else if (*p == ':') {
+            *out++ = '\0';
+            p++;
+            dst = out;
+        }
+    }
+    *out = '\0';
+    return dst && text[0] != '\0' && dst[0] != '\0' ? dst : NULL;
+}

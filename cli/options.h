@@ -56,6 +56,13 @@ struct options {
 };
 
 /*
+ * Cuts "SRC:DST" in place at its first colon, NULL if there is none or a side
+ * is empty. A colon that is part of a name is written \:, and a backslash
+ * before a colon \\; elsewhere a backslash is nothing special.
+ */
+char *options_cut_pair(char *text) __attribute__((warn_unused_result));
+
+/*
  * Parses argv[1..]. Returns 0; or -EINVAL with *ret_failure naming the
  * option, the reason and the nearest valid spelling.
  */

@@ -53,7 +53,8 @@ static const struct option_spec TRIAL_SPECS[] = {
     {"cpu-time", 0, "DURATION", false,
      "Limit of the CPU time of all virtual CPUs together. Default none."},
     {"put", 0, "SRC:DST", true,
-     "Copy a file of this host into the guest before the command runs."},
+     "Copy a file of this host into the guest before the command runs. A colon "
+     "in a name is written \\:, also for --get."},
     {"get", 0, "SRC:DST[,optional]", true,
      "Copy a file of the guest to this host after the command ended. A file "
      "that is at DST goes before the trial: one that could not be fetched is "
@@ -192,15 +193,11 @@ static int add_file(struct run_options *run, bool get, const char *value,
                     struct failure *f)
 {
     const char *option = get ? "get" : "put";
-    const char *colon = strchr(value, ':');
     size_t count = run->spec.file_count;
     const char *base;
     char *name, *dst;
     bool optional;
 
-    if (!colon || colon == value || colon[1] == '\0')
-        return fail_usage(option, value, "is not SRC:DST",
-                          "name both files, with a colon between", f);
     if (count == TRIAL_FILES_MAX)
         return fail_usage(option, value, "is one file too many",
                           "give at most 256", f);
@@ -209,8 +206,14 @@ static int add_file(struct run_options *run, bool get, const char *value,
     if (!name)
         return fail_usage(option, value, "does not fit into memory", NULL, f);
     strcpy(name, value);
-    name[colon - value] = '\0';
-    dst = name + (colon - value) + 1;
+    dst = options_cut_pair(name);
+    if (!dst) {
+        free(name);
+        return fail_usage(option, value, "is not SRC:DST",
+                          "name both files, with a colon between; a colon in "
+                          "a name is written \\:",
+                          f);
+    }
     run->file_names[count] = name;
     optional = get && cut_end(dst, ",optional");
     base = strrchr(name, '/') ? strrchr(name, '/') + 1 : name;

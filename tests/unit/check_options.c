@@ -186,6 +186,42 @@ START_TEST(test_refused)
 }
 END_TEST
 
+static const struct {
+    const char *text, *src, *dst;
+} pairs[] = {
+    {"a:b", "a", "b"},
+    {"a:b:c", "a", "b:c"},
+    {"a\\:b:/tmp/", "a:b", "/tmp/"},
+    {"a\\:b\\:c:d", "a:b:c", "d"},
+    {"a:b\\:c", "a", "b:c"},
+    {"\\::\\:", ":", ":"},
+    {"a\\\\:b", "a\\", "b"},
+    {"a\\\\\\:b:c", "a\\:b", "c"},
+    /* Elsewhere nothing special, as it always was. */
+    {"a\\b:c\\d", "a\\b", "c\\d"},
+    {"a\\\\b:c\\\\", "a\\\\b", "c\\\\"},
+    {"", NULL, NULL},
+    {"a", NULL, NULL},
+    {":", NULL, NULL},
+    {"a:", NULL, NULL},
+    {":b", NULL, NULL},
+    {"a\\:b", NULL, NULL},
+    {"a\\", NULL, NULL},
+};
+
+START_TEST(test_pairs)
+{
+    char text[64];
+    const char *dst;
+
+    strcpy(text, pairs[_i].text);
+    dst = options_cut_pair(text);
+    ck_assert_pstr_eq(dst, pairs[_i].dst);
+    if (pairs[_i].src)
+        ck_assert_str_eq(text, pairs[_i].src);
+}
+END_TEST
+
 START_TEST(test_too_many)
 {
     static char *argv[OPTION_VALUES_MAX + 4];
@@ -283,6 +319,8 @@ int main(void)
     tcase_add_test(t, test_help);
     tcase_add_loop_test(t, test_refused, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
+    tcase_add_loop_test(t, test_pairs, 0,
+                        (int)(sizeof(pairs) / sizeof(pairs[0])));
     tcase_add_test(t, test_too_many);
     tcase_add_test(t, test_typed_values);
     tcase_add_loop_test(t, test_typed_refused, 0, 3);
