@@ -389,6 +389,8 @@ static int open_kernel(struct machine *m, const struct machine_spec *spec,
         ret = machine_append(m, cmdline, f);
     if (ret == 0 && m->has_image)
         ret = append_scratch_limit(m, spec->disk_limit, f);
+    if (ret == 0 && !m->has_image && spec->root && !strstr(cmdline, "root="))
+        ret = machine_append(m, spec->root, f);
     if (ret == 0 && spec->append)
         ret = machine_append(m, spec->append, f);
     return ret;

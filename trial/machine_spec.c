@@ -22,6 +22,7 @@ void machine_spec_fini(struct machine_spec *spec)
     free(spec->kernel);
     free(spec->initrd);
     free(spec->cmdline);
+    free(spec->root);
     free(spec->append);
     free(spec->vsock_path);
     for (unsigned i = 0; i < spec->disk_count; i++)

@@ -39,6 +39,7 @@ struct machine_spec {
     char *kernel; /* overrides the image's */
     char *initrd;
     char *cmdline; /* replaces the default command line, or NULL */
+    char *root;    /* root= of a machine without an image, or NULL */
     char *append;  /* added behind it */
     uint64_t memory_bytes;
     uint64_t cpu_count;

@@ -14,6 +14,8 @@
 #include "base/num.h"
 #include "base/text.h"
 
+#define PARTUUID_MAX 40u
+
 /* One value of the file, with what is needed to complain about it. */
 struct field {
     const char *file; /* name of the file */
@@ -23,10 +25,21 @@ struct field {
     struct failure *f;
 };
 
+/*
+ * What is not there in a file (null, as Firecracker's own exported ones have
+ * it, or nothing in a list or an object) is always taken. Of what is there,
+ * `read` makes something; without it, `why` says why nothing can be made of it.
+ */
 struct key {
     const char *name;
     int (*read)(const struct field *field);
+    const char *why; /* a clause that goes on "cannot be honoured: " */
 };
+
+static const char RATES[] =
+    "there are no rates; a limit of the host's control group (io.max) does it";
+static const char NETWORK[] =
+    "a machine has no network; use vsock, microsbx exec and microsbx cp";
 
 static int fail(const struct field *field, const char *why)
 {
@@ -38,7 +51,7 @@ static int fail(const struct field *field, const char *why)
 
 static int fail_unknown(const struct field *field, const struct key *keys)
 {
-    const char *names[16];
+    const char *names[32];
     const char *near;
     char shown[64], why[160];
     size_t count = 0;
@@ -53,6 +66,38 @@ static int fail_unknown(const struct field *field, const struct key *keys)
              near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
     safe.key = shown;
     return fail(&safe, why);
+}
+
+static bool is_nothing(const json_t *value)
+{
+    const char *name;
+    json_t *member;
+
+    if (json_is_array(value))
+        return json_array_size(value) == 0;
+    if (!json_is_object(value))
+        return json_is_null(value);
+    json_object_foreach((json_t *)(uintptr_t)value, name, member)
+    {
+        if (!json_is_null(member))
+            return false;
+    }
+    return true;
+}
+
+/* One that is known: read, or refused with its reason. */
+static int read_known(const struct field *field, const struct key *key)
+{
+    char why[200];
+
+    if (json_is_null(field->value))
+        return 0;
+    if (key->read)
+        return key->read(field);
+    if (!key->why || is_nothing(field->value))
+        return 0;
+    snprintf(why, sizeof(why), "cannot be honoured: %s", key->why);
+    return fail(field, why);
 }
 
 /* Reads each member of an object by its key's function. */
@@ -73,7 +118,7 @@ static int read_object(const struct field *field, const struct key *keys)
         member.value = value;
         while (k->name && strcmp(k->name, name) != 0)
             k++;
-        ret = k->name ? k->read(&member) : fail_unknown(&member, keys);
+        ret = k->name ? read_known(&member, k) : fail_unknown(&member, keys);
         if (ret != 0)
             return ret;
     }
@@ -125,10 +170,10 @@ static int read_boot_args(const struct field *field)
 static int read_boot_source(const struct field *field)
 {
     static const struct key KEYS[] = {
-        {"kernel_image_path", read_kernel},
-        {"initrd_path", read_initrd},
-        {"boot_args", read_boot_args},
-        {NULL, NULL},
+        {"kernel_image_path", read_kernel, NULL},
+        {"initrd_path", read_initrd, NULL},
+        {"boot_args", read_boot_args, NULL},
+        {NULL, NULL, NULL},
     };
 
     return read_object(field, KEYS);
@@ -150,12 +195,69 @@ static int read_memory(const struct field *field)
     return ret;
 }
 
+/* A word of a list that means what is so here anyway. */
+static int read_word(const struct field *field, const char *const *words,
+                     const char *why)
+{
+    const char *word = json_string_value(field->value);
+    char shown[40], all[160];
+
+    for (size_t i = 0; word && words[i]; i++) {
+        if (!strcmp(word, words[i]))
+            return 0;
+    }
+    if (!word)
+        return fail(field, "must be a string");
+    text_escape(word, strlen(word), shown, sizeof(shown));
+    snprintf(all, sizeof(all), "cannot be honoured: \"%s\": %s", shown, why);
+    return fail(field, all);
+}
+
+static int read_smt(const struct field *field)
+{
+    if (!json_is_boolean(field->value))
+        return fail(field, "must be true or false");
+    return json_is_false(field->value)
+               ? 0
+               : fail(field, "cannot be honoured: true: a guest's CPUs are "
+                             "cores of their own");
+}
+
+/* A diff is made by comparing; pages are tracked when they need to be. */
+static int read_track_dirty(const struct field *field)
+{
+    return json_is_boolean(field->value) ? 0
+                                         : fail(field, "must be true or false");
+}
+
+static int read_huge_pages(const struct field *field)
+{
+    static const char *const WORDS[] = {"None", NULL};
+
+    return read_word(field, WORDS, "guest memory has pages of 4 KiB");
+}
+
+static int read_cpu_template(const struct field *field)
+{
+    static const char *const WORDS[] = {"None", NULL};
+
+    return read_word(field, WORDS,
+                     "guests have the host's CPU; where a snapshot may go is "
+                     "checked when it is restored");
+}
+
 static int read_machine_config(const struct field *field)
 {
     static const struct key KEYS[] = {
-        {"vcpu_count", read_vcpus},
-        {"mem_size_mib", read_memory},
-        {NULL, NULL},
+        {"vcpu_count", read_vcpus, NULL},
+        {"mem_size_mib", read_memory, NULL},
+        {"smt", read_smt, NULL},
+        {"ht_enabled", read_smt, NULL}, /* as smt was called before */
+        {"track_dirty_pages", read_track_dirty, NULL},
+        {"huge_pages", read_huge_pages, NULL},
+        {"cpu_template", read_cpu_template, NULL},
+        {"gdb_socket_path", NULL, "there is no debugger's stub"},
+        {NULL, NULL, NULL},
     };
 
     return read_object(field, KEYS);
@@ -171,12 +273,19 @@ static int read_uds(const struct field *field)
     return read_string(field, &field->spec->vsock_path);
 }
 
+/* Firecracker takes it, and makes nothing of it any more. */
+static int read_vsock_id(const struct field *field)
+{
+    return json_is_string(field->value) ? 0 : fail(field, "must be a string");
+}
+
 static int read_vsock(const struct field *field)
 {
     static const struct key KEYS[] = {
-        {"guest_cid", read_cid},
-        {"uds_path", read_uds},
-        {NULL, NULL},
+        {"guest_cid", read_cid, NULL},
+        {"uds_path", read_uds, NULL},
+        {"vsock_id", read_vsock_id, NULL},
+        {NULL, NULL, NULL},
     };
 
     return read_object(field, KEYS);
@@ -184,7 +293,10 @@ static int read_vsock(const struct field *field)
 
 static int read_entropy(const struct field *field)
 {
-    static const struct key KEYS[] = {{NULL, NULL}};
+    static const struct key KEYS[] = {
+        {"rate_limiter", NULL, RATES},
+        {NULL, NULL, NULL},
+    };
 
     return read_object(field, KEYS);
 }
@@ -221,6 +333,7 @@ static int read_drive_readonly(const struct field *field)
     return 0;
 }
 
+/* The kernel is told, as Firecracker tells it; by read_drive, at its end. */
 static int read_drive_root(const struct field *field)
 {
     if (!json_is_boolean(field->value))
@@ -230,14 +343,65 @@ static int read_drive_root(const struct field *field)
     return 0;
 }
 
+/* It goes into the kernel's command line: nothing but what an id is made of. */
+static int read_drive_partuuid(const struct field *field)
+{
+    const char *text = json_string_value(field->value);
+
+    if (!text || strlen(text) != json_string_length(field->value) ||
+        text[0] == '\0' || strlen(text) > PARTUUID_MAX ||
+        strspn(text, "0123456789abcdefABCDEF-") != strlen(text))
+        return fail(field, "must be 1 to 40 hexadecimal digits or '-'");
+    return 0;
+}
+
+/* A flush is a flush, whatever the file says: "Unsafe" gets more than asked. */
+static int read_cache_type(const struct field *field)
+{
+    static const char *const WORDS[] = {"Unsafe", "Writeback", NULL};
+
+    return read_word(field, WORDS, "give Unsafe or Writeback");
+}
+
+static int read_io_engine(const struct field *field)
+{
+    static const char *const WORDS[] = {"Sync", NULL};
+
+    return read_word(field, WORDS,
+                     "the monitor reads and writes synchronously; give Sync");
+}
+
+static int set_root(const struct field *field)
+{
+    const json_t *partuuid = json_object_get(field->value, "partuuid");
+    const char *id = json_string_value(partuuid);
+    const char *mode = last_drive(field)->mode == VM_DISK_RO ? "ro" : "rw";
+    char words[PARTUUID_MAX + 32];
+
+    if (!json_is_true(json_object_get(field->value, "is_root_device")))
+        return 0;
+    if (id)
+        snprintf(words, sizeof(words), "root=PARTUUID=%s %s", id, mode);
+    else
+        snprintf(words, sizeof(words), "root=/dev/vda %s", mode);
+    return machine_spec_set(&field->spec->root, words) == 0
+               ? 0
+               : fail(field, "out of memory");
+}
+
 static int read_drive(const struct field *field)
 {
     static const struct key KEYS[] = {
-        {"drive_id", read_drive_id},
-        {"path_on_host", read_drive_path},
-        {"is_read_only", read_drive_readonly},
-        {"is_root_device", read_drive_root},
-        {NULL, NULL},
+        {"drive_id", read_drive_id, NULL},
+        {"path_on_host", read_drive_path, NULL},
+        {"is_read_only", read_drive_readonly, NULL},
+        {"is_root_device", read_drive_root, NULL},
+        {"partuuid", read_drive_partuuid, NULL},
+        {"cache_type", read_cache_type, NULL},
+        {"io_engine", read_io_engine, NULL},
+        {"rate_limiter", NULL, RATES},
+        {"socket", NULL, "a disk is a file here; give path_on_host"},
+        {NULL, NULL, NULL},
     };
     struct machine_spec *spec = field->spec;
     int ret;
@@ -248,7 +412,7 @@ static int read_drive(const struct field *field)
     ret = read_object(field, KEYS);
     if (ret == 0 && !last_drive(field)->path)
         ret = fail(field, "has a drive without \"path_on_host\"");
-    return ret;
+    return ret ? ret : set_root(field);
 }
 
 static int read_drives(const struct field *field)
@@ -275,12 +439,21 @@ int vm_json_parse(const char *text, size_t len, const char *name,
                   struct machine_spec *spec, struct failure *f)
 {
     static const struct key KEYS[] = {
-        {"boot-source", read_boot_source},
-        {"drives", read_drives},
-        {"machine-config", read_machine_config},
-        {"vsock", read_vsock},
-        {"entropy", read_entropy},
-        {NULL, NULL},
+        {"boot-source", read_boot_source, NULL},
+        {"drives", read_drives, NULL},
+        {"machine-config", read_machine_config, NULL},
+        {"vsock", read_vsock, NULL},
+        {"entropy", read_entropy, NULL},
+        {"network-interfaces", NULL, NETWORK},
+        {"mmds-config", NULL, NETWORK},
+        {"balloon", NULL, "there is no balloon; a machine has its memory"},
+        {"memory-hotplug", NULL, "give all of it as mem_size_mib"},
+        {"pmem", NULL, "give the file as a drive"},
+        {"cpu-config", NULL, "guests have the host's CPU"},
+        {"logger", NULL, "there is no log; --events tells what happens"},
+        {"metrics", NULL, "the result (--json) has the counters"},
+        {"serial", NULL, "the console goes to standard output"},
+        {NULL, NULL, NULL},
     };
     json_error_t error;
     json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);

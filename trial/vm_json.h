@@ -3,17 +3,23 @@
  * vm.json: a machine in the shape Firecracker's users know.
  *
  *   { "boot-source":    {"kernel_image_path", "initrd_path"*, "boot_args"*},
- *     "drives":         [{"drive_id", "path_on_host", "is_read_only"*}],
+ *     "drives":         [{"drive_id", "path_on_host", "is_read_only"*,
+ *                         "is_root_device"*, "partuuid"*, "cache_type"*}],
  *     "machine-config": {"vcpu_count", "mem_size_mib"},
  *     "vsock":          {"guest_cid"*, "uds_path"},
  *     "entropy":        {} }
  *
- * Every part may be left out (* too). Strict: an unknown or repeated key, a
- * wrong type or a value out of range is refused, naming it and the nearest
- * valid spelling. A drive is opened read-write unless is_read_only (as
- * Firecracker does); "is_root_device" true is accepted for the first drive
- * only. guest_cid must be 3 or more; it is private to the machine. Relative
- * paths are relative to the current folder.
+ * Every part may be left out (* too) or null. A drive is opened read-write
+ * unless is_read_only (as Firecracker does); "is_root_device" may be true for
+ * the first drive, which the kernel then is told (root=, by partuuid if there
+ * is one) unless boot_args does. guest_cid must be 3 or more; it is private to
+ * the machine. Relative paths are relative to the current folder.
+ *
+ * Firecracker's other keys are taken where they ask for what is so here anyway
+ * ("smt": false, "huge_pages": "None", "io_engine": "Sync", no network
+ * interfaces, ...; "track_dirty_pages" either way) and refused with the reason
+ * where not. Strict beyond that: an unknown or repeated key, a wrong type or a
+ * value out of range is refused, naming it and the nearest valid spelling.
  */
 #ifndef MICROSBX_TRIAL_VM_JSON_H
 #define MICROSBX_TRIAL_VM_JSON_H

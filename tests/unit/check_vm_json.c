@@ -58,6 +58,64 @@ START_TEST(test_everything)
 }
 END_TEST
 
+/* What Firecracker itself writes about a machine, and its users copy. */
+START_TEST(test_firecracker)
+{
+    ck_assert_int_eq(
+        parse("{\"boot-source\": {\"kernel_image_path\": \"k\","
+              "  \"initrd_path\": null, \"boot_args\": \"console=ttyS0\"},"
+              " \"drives\": [{\"drive_id\": \"rootfs\", \"partuuid\": null,"
+              "   \"is_root_device\": true, \"cache_type\": \"Unsafe\","
+              "   \"is_read_only\": false, \"path_on_host\": \"A\","
+              "   \"io_engine\": \"Sync\", \"socket\": null,"
+              "   \"rate_limiter\": {\"bandwidth\": null, \"ops\": null}}],"
+              " \"machine-config\": {\"vcpu_count\": 2, \"smt\": false,"
+              "   \"mem_size_mib\": 1024, \"cpu_template\": \"None\","
+              "   \"track_dirty_pages\": true, \"huge_pages\": \"None\"},"
+              " \"cpu-config\": null, \"balloon\": null, \"pmem\": [],"
+              " \"network-interfaces\": [], \"logger\": null,"
+              " \"metrics\": null, \"mmds-config\": null, \"serial\": {},"
+              " \"vsock\": {\"vsock_id\": \"v\", \"guest_cid\": 3,"
+              "   \"uds_path\": \"./v\"},"
+              " \"entropy\": {\"rate_limiter\": null},"
+              " \"memory-hotplug\": null}"),
+        0);
+    ck_assert_uint_eq(spec.cpu_count, 2);
+    ck_assert_ptr_null(spec.initrd);
+    ck_assert_str_eq(spec.root, "root=/dev/vda rw");
+}
+END_TEST
+
+static const struct {
+    const char *drive, *root;
+} roots[] = {
+    {"{\"path_on_host\": \"a\"}", NULL},
+    {"{\"path_on_host\": \"a\", \"is_root_device\": false}", NULL},
+    {"{\"path_on_host\": \"a\", \"partuuid\": \"12-ab\"}", NULL},
+    {"{\"is_root_device\": true, \"path_on_host\": \"a\","
+     " \"is_read_only\": true}",
+     "root=/dev/vda ro"},
+    {"{\"is_root_device\": true, \"partuuid\": \"12-ab\","
+     " \"path_on_host\": \"a\"}",
+     "root=PARTUUID=12-ab rw"},
+    {"{\"is_root_device\": true, \"path_on_host\": \"a\", \"partuuid\": "
+     "\"0000000000000000000000000000000000000001\"}",
+     "root=PARTUUID=0000000000000000000000000000000000000001 rw"},
+};
+
+START_TEST(test_root)
+{
+    char text[300];
+
+    snprintf(text, sizeof(text), "{\"drives\": [%s]}", roots[_i].drive);
+    ck_assert_int_eq(parse(text), 0);
+    if (roots[_i].root)
+        ck_assert_str_eq(spec.root, roots[_i].root);
+    else
+        ck_assert_ptr_null(spec.root);
+}
+END_TEST
+
 START_TEST(test_nothing)
 {
     ck_assert_int_eq(parse("{}"), 0);
@@ -112,10 +170,50 @@ static const struct {
     {"{\"machine-config\": {\"mem_size_mib\": 99999999999999999999}}", "line "},
     {"{\"machine-config\": {\"mem_size_mb\": 64}}", "did you mean "
                                                     "mem_size_mib?"},
-    {"{\"machine-config\": {\"smt\": false}}", "\"smt\" is not known"},
+    {"{\"machine-config\": {\"smt\": true}}",
+     "\"smt\" cannot be honoured: true"},
+    {"{\"machine-config\": {\"smt\": 0}}", "\"smt\" must be true or"},
+    {"{\"machine-config\": {\"track_dirty_pages\": \"no\"}}",
+     "\"track_dirty_pages\" must be true or false"},
+    {"{\"machine-config\": {\"huge_pages\": \"2M\"}}",
+     "\"huge_pages\" cannot be honoured: \"2M\": guest memory has pages"},
+    {"{\"machine-config\": {\"huge_pages\": 2}}", "must be a string"},
+    {"{\"machine-config\": {\"cpu_template\": \"T2\"}}",
+     "\"cpu_template\" cannot be honoured: \"T2\""},
+    {"{\"machine-config\": {\"cpu_template\": \"\\u001b[2J\"}}",
+     "\"\\x1b[2J\""},
+    {"{\"machine-config\": {\"gdb_socket_path\": \"/g\"}}", "debugger"},
+    {"{\"drives\": [{\"path_on_host\": \"a\", \"io_engine\": \"Async\"}]}",
+     "synchronously"},
+    {"{\"drives\": [{\"path_on_host\": \"a\", \"cache_type\": \"None\"}]}",
+     "give Unsafe or Writeback"},
+    {"{\"drives\": [{\"path_on_host\": \"a\", \"partuuid\": \"a b\"}]}",
+     "\"partuuid\" must be"},
+    {"{\"drives\": [{\"path_on_host\": \"a\", \"partuuid\": "
+     "\"00000000000000000000000000000000000000001\"}]}",
+     "\"partuuid\" must be"},
+    {"{\"drives\": [{\"path_on_host\": \"a\", \"rate_limiter\": "
+     "{\"ops\": {\"size\": 1}}}]}",
+     "\"rate_limiter\" cannot be honoured: there are no rates"},
+    {"{\"drives\": [{\"socket\": \"/s\"}]}", "a disk is a file here"},
+    {"{\"drives\": [{\"path_on_host\": null}]}", "without \"path_on_host\""},
+    {"{\"network-interfaces\": [{\"iface_id\": \"eth0\"}]}",
+     "\"network-interfaces\" cannot be honoured: a machine has no network"},
+    {"{\"network-interface\": []}", "did you mean network-interfaces?"},
+    {"{\"mmds-config\": {\"version\": \"V2\"}}", "has no network"},
+    {"{\"balloon\": {\"amount_mib\": 1}}", "there is no balloon"},
+    {"{\"memory-hotplug\": {\"total_size_mib\": 1}}", "mem_size_mib"},
+    {"{\"pmem\": [{\"id\": \"p\"}]}", "as a drive"},
+    {"{\"cpu-config\": \"file\"}", "the host's CPU"},
+    {"{\"logger\": {\"level\": \"Info\"}}", "--events"},
+    {"{\"metrics\": {\"metrics_path\": \"/m\"}}", "--json"},
+    {"{\"serial\": {\"serial_out_path\": \"/o\"}}", "standard output"},
     {"{\"vsock\": {\"guest_cid\": 2}}", "\"guest_cid\" must be"},
     {"{\"vsock\": {\"guest_cid\": 4294967295}}", "\"guest_cid\" must be"},
-    {"{\"entropy\": {\"rate_limiter\": {}}}", "\"rate_limiter\" is not known"},
+    {"{\"vsock\": {\"vsock_id\": 1}}", "\"vsock_id\" must be a string"},
+    {"{\"entropy\": {\"rate_limiter\": {\"bandwidth\": 1}}}",
+     "there are no rates"},
+    {"{\"entropy\": {\"rate\": {}}}", "\"rate\" is not known"},
 };
 
 START_TEST(test_refused)
@@ -193,6 +291,9 @@ int main(void)
     tcase_add_checked_fixture(t, set_up, tear_down);
     tcase_add_test(t, test_everything);
     tcase_add_test(t, test_nothing);
+    tcase_add_test(t, test_firecracker);
+    tcase_add_loop_test(t, test_root, 0,
+                        (int)(sizeof(roots) / sizeof(roots[0])));
     tcase_add_loop_test(t, test_refused, 0,
                         (int)(sizeof(refused) / sizeof(refused[0])));
     tcase_add_test(t, test_truncated);
