@@ -15,6 +15,7 @@
 #define KIB ((uint64_t)1 << 10)
 #define MIB ((uint64_t)1 << 20)
 #define GIB ((uint64_t)1 << 30)
+#define TIB ((uint64_t)1 << 40)
 
 /*
  * True if [start, start + len) lies within [base, base + size), without

@@ -19,6 +19,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "cli/image_rm.h"
 #include "trial/image.h"
 
 #define PATH_SIZE 4096u
@@ -43,7 +44,7 @@ static const struct option_group IMAGE_GROUP = {"Options", IMAGE_OPTIONS};
 
 const struct verb VERB_IMAGE = {
     .name = "image",
-    .synopsis = "build NAME|DIR | ls | inspect NAME|DIR",
+    .synopsis = "build NAME|DIR | ls | inspect NAME|DIR | rm NAME",
     .summary = "Build, list and describe guest images",
     .description =
         "An image is a directory with a kernel, an initrd, a read-only root "
@@ -59,7 +60,8 @@ const struct verb VERB_IMAGE = {
         "command gains rights there): install what is needed by the recipe, or "
         "run with -u root. NAME is a recipe that comes with microsbx: base "
         "(busybox) or python (Debian's Python with numpy). Building the same "
-        "recipe again does nothing unless something it uses has changed.",
+        "recipe again does nothing unless something it uses has changed. rm "
+        "removes an image from the cache.",
     .example =
         "microsbx image build python\n"
         "microsbx image build ./my-model && microsbx run --image my-model -- "
@@ -391,6 +393,7 @@ static const struct action {
     {"build", 1, {"output", "force", NULL}},
     {"ls", 0, {NULL}},
     {"inspect", 1, {"json", "verify", NULL}},
+    {"rm", 1, {NULL}},
 };
 
 static const struct action *find_action(const char *name)
@@ -429,11 +432,11 @@ static const struct action *check_usage(const struct verb *verb,
 
     if (action == NULL)
         wrong = "what is to be done with images? One of: build NAME|DIR, ls, "
-                "inspect NAME|DIR";
+                "inspect NAME|DIR, rm NAME";
     else if (options->positional_count != 1 + action->operands)
         wrong = action->operands == 0
                     ? "ls takes no name"
-                    : "build and inspect take exactly one name or directory";
+                    : "build, inspect and rm take exactly one name";
     if (wrong != NULL) {
         (void)fail(verb, "usage", "microsbx image --help shows examples",
                    wrong);
@@ -451,6 +454,7 @@ static const struct action *check_usage(const struct verb *verb,
 static int image_main(const struct verb *verb, int argc, char **argv)
 {
     const struct action *action;
+    struct failure failure = {0};
     struct options options;
     int status = cli_parse(verb, argc, argv, &options);
 
@@ -461,6 +465,13 @@ static int image_main(const struct verb *verb, int argc, char **argv)
         return EXIT_INFRA;
     if (strcmp(action->name, "build") == 0)
         return image_build(verb, &options);
+    if (strcmp(action->name, "rm") == 0) {
+        if (image_rm(options.positional[1], &failure) != 0)
+            return cli_fail(verb, &failure);
+        return puts(options.positional[1]) < 0 || fflush(stdout) != 0
+                   ? EXIT_INFRA
+                   : 0;
+    }
     status = strcmp(action->name, "ls") == 0 ? image_ls(verb)
                                              : image_inspect(verb, &options);
     if (fflush(stdout) != 0 && status == 0) {

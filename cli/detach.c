@@ -66,6 +66,7 @@ static int check_others(const struct options *options, struct failure *f)
         {"stdout", "microsbx logs has the output"},
         {"stderr", "microsbx logs has the output"},
         {"events", NULL},
+        {"rm", "microsbx rm removes it when it has ended"},
         {"send", "give input with microsbx exec -i"},
     };
 

@@ -129,7 +129,7 @@ void cli_print_usage(FILE *out)
           out);
     for (const struct verb *const *v = cli_verbs(); *v; v++)
         print_term(out, (*v)->name, (*v)->summary);
-    fputs("\nmicrosbx VERB --help says more; microsbx --version says which.\n"
+    fputs("\nmicrosbx help VERB says more; microsbx version says which.\n"
           "Example:\n"
           "  microsbx run --image python -- python3 -c 'print(6 * 7)'\n",
           out);

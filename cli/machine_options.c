@@ -35,6 +35,8 @@ static const struct option_spec SPECS[] = {
      "How much a guest may change on each cow disk. Default 1G."},
     {"jail", 0, "none", false,
      "Confinement of the monitor process. This version has none yet."},
+    {"network", 0, "none", false,
+     "A machine has no network: only none is possible."},
     {"config", 0, "FILE", false,
      "Machine as JSON with Firecracker's keys: boot-source, drives, "
      "machine-config, vsock, entropy. Other options win over it."},
@@ -130,6 +132,7 @@ static int read_words(const struct options *options, struct machine_spec *spec,
     static const char *const PLATFORMS[] = {"auto", "acpi", "devicetree", NULL};
     static const char *const OVERLAYS[] = {"file", "memory", NULL};
     const char *jail = options_get(options, "jail");
+    const char *network = options_get(options, "network");
     int platform = read_word(options, "platform", PLATFORMS, f);
     int overlay =
         platform < 0 ? platform : read_word(options, "overlay", OVERLAYS, f);
@@ -141,6 +144,15 @@ static int read_words(const struct options *options, struct machine_spec *spec,
                     "option --jail: '%s' is not available in this version, "
                     "which cannot confine its monitor yet",
                     jail);
+        return -EINVAL;
+    }
+    if (network && strcmp(network, "none") != 0) {
+        failure_set(f, "usage", "network",
+                    "leave it out; reach the machine by --vsock, microsbx exec "
+                    "and microsbx cp",
+                    "option --network: '%s' is not available: a machine has no "
+                    "network",
+                    network);
         return -EINVAL;
     }
     if (options_has(options, "platform"))

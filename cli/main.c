@@ -16,6 +16,8 @@ static int unknown_verb(const char *word)
 
     for (const struct verb *const *v = cli_verbs(); *v; v++)
         names[count++] = (*v)->name;
+    names[count++] = "help";
+    names[count++] = "version";
     names[count] = NULL;
     near = text_nearest(word, names);
     fprintf(stderr, "microsbx: unknown verb '%s'", word);
@@ -26,24 +28,50 @@ static int unknown_verb(const char *word)
     return EXIT_INFRA;
 }
 
+/* help, help VERB, help VERB WORD: as VERB [WORD] --help. */
+static int help(int argc, char **argv)
+{
+    const struct verb *const *v = cli_verbs();
+
+    if (argc > 0 && !strcmp(argv[0], "--man")) {
+        cli_print_manual(stdout);
+        return 0;
+    }
+    if (argc == 0 || argv[0][0] == '-') {
+        cli_print_usage(stdout);
+        return 0;
+    }
+    while (*v && strcmp((*v)->name, argv[0]) != 0)
+        v++;
+    if (!*v)
+        return unknown_verb(argv[0]);
+    for (size_t i = 0; argc > 1 && (*v)->verbs && (*v)->verbs[i]; i++) {
+        const char *name = (*v)->verbs[i]->name; /* "snapshot create" */
+        const char *blank = strrchr(name, ' ');
+
+        if (!strcmp(blank ? blank + 1 : name, argv[1])) {
+            cli_print_help(stdout, (*v)->verbs[i]);
+            return 0;
+        }
+    }
+    cli_print_help(stdout, *v);
+    return 0;
+}
+
 static int run_verb(int argc, char **argv)
 {
     if (argc < 2) {
         cli_print_usage(stderr);
         return EXIT_INFRA;
     }
-    if (!strcmp(argv[1], "--version")) {
+    if (!strcmp(argv[1], "--version") || !strcmp(argv[1], "-v") ||
+        !strcmp(argv[1], "version")) {
         puts("microsbx " MICROSBX_VERSION);
         return 0;
     }
     if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
-        !strcmp(argv[1], "help")) {
-        if (argc > 2 && !strcmp(argv[2], "--man"))
-            cli_print_manual(stdout);
-        else
-            cli_print_usage(stdout);
-        return 0;
-    }
+        !strcmp(argv[1], "help"))
+        return help(argc - 2, argv + 2);
     for (const struct verb *const *v = cli_verbs(); *v; v++) {
         if (!strcmp(argv[1], (*v)->name))
             return (*v)->main(*v, argc - 1, argv + 1);

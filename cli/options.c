@@ -12,7 +12,15 @@
 
 #define NAMES_MAX 64
 
-static const struct option_spec *find_long(const struct verb *verb,
+/* What people type out of habit, where a verb has the option it means. */
+static const struct {
+    const char *habit, *name;
+} HABITS[] = {
+    {"mem", "memory"},
+    {"net", "network"},
+};
+
+static const struct option_spec *find_name(const struct verb *verb,
                                            const char *name, size_t len)
 {
     for (size_t g = 0; verb->groups[g]; g++) {
@@ -24,6 +32,19 @@ static const struct option_spec *find_long(const struct verb *verb,
         }
     }
     return NULL;
+}
+
+static const struct option_spec *find_long(const struct verb *verb,
+                                           const char *name, size_t len)
+{
+    const struct option_spec *s = find_name(verb, name, len);
+
+    for (size_t i = 0; !s && i < ARRAY_SIZE(HABITS); i++) {
+        if (strlen(HABITS[i].habit) == len &&
+            !memcmp(HABITS[i].habit, name, len))
+            s = find_name(verb, HABITS[i].name, strlen(HABITS[i].name));
+    }
+    return s;
 }
 
 static const struct option_spec *find_letter(const struct verb *verb,
@@ -234,18 +255,32 @@ const char *options_get_nth(const struct options *options, const char *name,
     return NULL;
 }
 
+/* What a kind of value is called, and how one is written. */
+struct value_kind {
+    const char *name, *example;
+    bool (*suggest)(const char *text, char *buf, size_t size);
+};
+
+static const struct value_kind SIZE = {"a size", "256M or 1.5G",
+                                       units_suggest_size};
+static const struct value_kind DURATION = {"a duration", "30s, 10m or 2d",
+                                           units_suggest_duration};
+
 /* The sentence for a value that a units_parse function refused. */
 static int fail_value(const char *name, const char *text, int error,
-                      const char *kind, const char *example, struct failure *f)
+                      const struct value_kind *kind, struct failure *f)
 {
-    char remedy[128];
+    char remedy[128], meant[40];
 
-    snprintf(remedy, sizeof(remedy), "write it like %s", example);
+    if (error != -ERANGE && kind->suggest(text, meant, sizeof(meant)))
+        snprintf(remedy, sizeof(remedy), "did you mean %s?", meant);
+    else
+        snprintf(remedy, sizeof(remedy), "write it like %s", kind->example);
     failure_set(f, "usage", name, remedy, "option --%s: '%s' %s %s", name, text,
                 error == -ENOTUNIQ ? "has no unit and cannot be read as"
                 : error == -ERANGE ? "is out of range for"
                                    : "is not",
-                kind);
+                kind->name);
     return -EINVAL;
 }
 
@@ -260,7 +295,7 @@ int options_get_size(const struct options *options, const char *name,
         return 0;
     ret = units_parse_size(text, &bytes);
     if (ret != 0)
-        return fail_value(name, text, ret, "a size", "256M or 1G", f);
+        return fail_value(name, text, ret, &SIZE, f);
     *ret_bytes = bytes;
     return 0;
 }
@@ -276,7 +311,7 @@ int options_get_duration_ms(const struct options *options, const char *name,
         return 0;
     ret = units_parse_duration(text, &ms);
     if (ret != 0)
-        return fail_value(name, text, ret, "a duration", "30s or 10m", f);
+        return fail_value(name, text, ret, &DURATION, f);
     *ret_ms = ms;
     return 0;
 }

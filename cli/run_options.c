@@ -66,6 +66,8 @@ static const struct option_spec TRIAL_SPECS[] = {
     {"repeat", 0, "N", false,
      "Run the trial N times, one result a line, and say how many gave the same "
      "output. The exit status is the first that is not 0."},
+    {"rm", 0, NULL, false,
+     "Nothing: a run leaves nothing behind that could be removed."},
     {"events", 0, "FILE", false,
      "Write what happens, as it happens, one JSON object a line."},
     {"no-agent", 0, NULL, false,

@@ -13,11 +13,11 @@
 #include <unistd.h>
 
 #include "tests/snapshot_rig.h"
+#include "base/num.h"
 #include "trial/machine_spec.h"
 #include "trial/snapshot_internal.h"
 #include "trial/snapshot_limits.h"
 
-#define TIB ((uint64_t)1 << 40)
 #define MIB ((uint64_t)1 << 20)
 
 static struct snapshot_rig rig;

@@ -35,8 +35,27 @@ static const struct row sizes[] = {
     {"1M ", -EINVAL, 0},
     {"1 M", -EINVAL, 0},
     {"1MB", -EINVAL, 0},
-    {"1m", -EINVAL, 0},
-    {"1.5G", -EINVAL, 0},
+    {"1m", 0, 1u << 20},
+    {"1g", 0, 1u << 30},
+    {"1T", 0, 1ull << 40},
+    {"2ti", 0, 2ull << 40},
+    {"1.5G", 0, 3u << 29},
+    {"0.5k", 0, 512},
+    {"0.0001K", -ERANGE, 0},
+    {"1.0000000001G", -EINVAL, 0},
+    {"1.999999999K", 0, 2047},
+    {"16777215T", 0, 16777215ull << 40},
+    {"16777216T", -ERANGE, 0},
+    {"16777215.9T", 0, 18446743963758388838ull},
+    {"0.123456789T", 0, 135742175033ull},
+    {"0.0K", 0, 0},
+    {"0.0", 0, 0},
+    {"1.5", -ENOTUNIQ, 0},
+    {"1.G", -EINVAL, 0},
+    {".5G", -EINVAL, 0},
+    {"1.5.5G", -EINVAL, 0},
+    {"1.-5G", -EINVAL, 0},
+    {"1GB", -EINVAL, 0},
     {"0x10M", -EINVAL, 0},
     {"1s", -EINVAL, 0},
 };
@@ -57,7 +76,11 @@ static const struct row durations[] = {
     {"5 s", -EINVAL, 0},
     {"5sec", -EINVAL, 0},
     {"1h30m", -EINVAL, 0},
-    {"5d", -EINVAL, 0},
+    {"2d", 0, 172800000},
+    {"1.5h", 0, 5400000},
+    {"0.5s", 0, 500},
+    {"0.5ms", -ERANGE, 0},
+    {"5D", -EINVAL, 0},
     {"5M", -EINVAL, 0},
 };
 
@@ -98,6 +121,37 @@ START_TEST(test_duration)
     int ret = units_parse_duration(durations[_i].text, &value);
 
     check_row(&durations[_i], ret, value);
+}
+END_TEST
+
+/* What is refused is often nearly right. */
+static const struct {
+    const char *text, *size, *duration;
+} suggestions[] = {
+    {"512", "512M", "512s"}, {"512MB", "512M", "512m"},
+    {"1.5 G", "1.5G", NULL}, {"2gb", "2G", NULL},
+    {"+5T", "5T", NULL},     {"10min", "10M", "10m"},
+    {"5sec", NULL, "5s"},    {"5M", "5M", "5m"},
+    {"3days", NULL, "3d"},   {"20msec", "20M", "20ms"},
+    {"much", NULL, NULL},    {"", NULL, NULL},
+    {"1e9", NULL, NULL},
+};
+
+START_TEST(test_suggestion)
+{
+    const char *size = suggestions[_i].size;
+    const char *duration = suggestions[_i].duration;
+    char buf[16] = "";
+
+    ck_assert(units_suggest_size(suggestions[_i].text, buf, sizeof(buf)) ==
+              (size != NULL));
+    if (size)
+        ck_assert_str_eq(buf, size);
+    ck_assert(units_suggest_duration(suggestions[_i].text, buf, sizeof(buf)) ==
+              (duration != NULL));
+    if (duration)
+        ck_assert_str_eq(buf, duration);
+    ck_assert(!units_suggest_size("123456789012345", buf, sizeof(buf)));
 }
 END_TEST
 
@@ -161,6 +215,7 @@ int main(void)
     suite_add_tcase(s, t);
     tcase_add_loop_test(t, test_size, 0, COUNT(sizes));
     tcase_add_loop_test(t, test_duration, 0, COUNT(durations));
+    tcase_add_loop_test(t, test_suggestion, 0, COUNT(suggestions));
     tcase_add_loop_test(t, test_number, 0, COUNT(numbers));
     tcase_add_test(t, test_format);
     tcase_add_test(t, test_format_duration);
