@@ -10,6 +10,7 @@
 
 #include "base/io.h"
 #include "base/num.h"
+#include "base/wary.h"
 
 /* On the wire: u32 total length, u32 type, payload. */
 #define HEADER_SIZE 8u
@@ -58,63 +59,115 @@ int msg_send(int sock, uint32_t type, const void *payload, size_t len,
     return n < 0 ? -errno : 0;
 }
 
-/* Moves the descriptors of a received packet into the message. */
-static void control_take_fds(struct msghdr *h, struct msg *m)
+/* As many as the kernel sends in one packet (SCM_MAX_FD), and as are kept. */
+#define FDS_MAX 253u
+
+union receive_buffer {
+    char bytes[CMSG_SPACE(sizeof(int) * FDS_MAX)];
+    struct cmsghdr align;
+};
+
+/* Moves the descriptors of a received packet into fds: how many. */
+static size_t control_take_fds(struct msghdr *h, int *fds)
 {
+    size_t used = 0;
+
     for (struct cmsghdr *c = CMSG_FIRSTHDR(h); c; c = CMSG_NXTHDR(h, c)) {
         size_t count;
 
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        if (count > MSG_FDS_MAX - m->fd_count)
-            count = MSG_FDS_MAX - m->fd_count;
-        memcpy(m->fds + m->fd_count, CMSG_DATA(c), count * sizeof(int));
-        m->fd_count += count;
+        if (count > FDS_MAX - used)
+            count = FDS_MAX - used;
+        memcpy(fds + used, CMSG_DATA(c), count * sizeof(int));
+        used += count;
     }
+    return used;
 }
 
-int msg_receive(int sock, struct msg *ret_msg)
+/*
+ * One packet: 1 with h->msg_flags and its size, 0 when the peer has closed, or
+ * a negative errno. A peer that closed without having read all of ours leaves
+ * one ECONNRESET, in front of its last messages: they are asked for again.
+ */
+static int receive_packet(int sock, struct msghdr *h, size_t *ret_size)
 {
-    uint8_t header[HEADER_SIZE];
-    union control_buffer control;
-    struct iovec iov[2] = {
-        {.iov_base = header, .iov_len = sizeof(header)},
-        {.iov_base = ret_msg->payload, .iov_len = MSG_PAYLOAD_MAX},
-    };
-    struct msghdr h = {.msg_iov = iov,
-                       .msg_iovlen = 2,
-                       .msg_control = control.bytes,
-                       .msg_controllen = sizeof(control.bytes)};
     bool reset = false;
     ssize_t n;
 
-    ret_msg->fd_count = 0;
-    ret_msg->len = 0;
-    /*
-     * A peer that closed without having read all of ours leaves one
-     * ECONNRESET, in front of its last messages: they are asked for again.
-     */
     do {
-        n = recvmsg(sock, &h, MSG_CMSG_CLOEXEC);
+        n = recvmsg(sock, h, MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == ECONNRESET && !reset) {
             reset = true;
             errno = EINTR;
         }
     } while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return errno == ECONNRESET ? 0 : -errno;
-    if (n == 0)
-        return 0;
-    control_take_fds(&h, ret_msg);
-    if ((h.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || (size_t)n < HEADER_SIZE ||
-        num_get_le32(header) != (uint32_t)n) {
-        msg_close_fds(ret_msg);
-        return -EBADMSG;
-    }
-    ret_msg->type = num_get_le32(header + 4);
-    ret_msg->len = (size_t)n - HEADER_SIZE;
+    if (n <= 0)
+        return n == 0 || errno == ECONNRESET ? 0 : -errno;
+    *ret_size = (size_t)n;
     return 1;
+}
+
+/* Receives, with the descriptors apart: as msg_receive. */
+static int receive(int sock, struct msg *m, int *fds, size_t *ret_fd_count)
+{
+    uint8_t header[HEADER_SIZE];
+    union receive_buffer control;
+    struct iovec iov[2] = {
+        {.iov_base = header, .iov_len = sizeof(header)},
+        {.iov_base = m->payload, .iov_len = MSG_PAYLOAD_MAX},
+    };
+    struct msghdr h = {.msg_iov = iov,
+                       .msg_iovlen = 2,
+                       .msg_control = control.bytes,
+                       .msg_controllen = sizeof(control.bytes)};
+    size_t n = 0;
+    int ret = receive_packet(sock, &h, &n);
+
+    m->fd_count = 0;
+    m->len = 0;
+    m->fds_lost = false;
+    *ret_fd_count = 0;
+    if (ret <= 0)
+        return ret;
+    *ret_fd_count = control_take_fds(&h, fds);
+    if ((h.msg_flags & MSG_TRUNC) || n < HEADER_SIZE ||
+        num_get_le32(header) != (uint32_t)n)
+        return -EBADMSG;
+    m->fds_lost = (h.msg_flags & MSG_CTRUNC) != 0;
+    m->type = num_get_le32(header + 4);
+    m->len = n - HEADER_SIZE;
+    return 1;
+}
+
+int msg_receive(int sock, struct msg *ret_msg)
+{
+    int fds[FDS_MAX];
+    size_t count;
+    int ret = receive(sock, ret_msg, fds, &count);
+    bool keep = ret == 1 && !ret_msg->fds_lost && count <= MSG_FDS_MAX;
+
+    if (keep) {
+        memcpy(ret_msg->fds, fds, count * sizeof(int));
+        ret_msg->fd_count = count;
+        return ret;
+    }
+    for (size_t i = 0; i < count; i++)
+        io_close(&fds[i]);
+    return count > MSG_FDS_MAX ? -EBADMSG : ret;
+}
+
+int msg_receive_wary(int sock, struct msg *ret_msg)
+{
+    int fds[FDS_MAX];
+    size_t count;
+    int ret = receive(sock, ret_msg, fds, &count);
+
+    if (count == 0 && !ret_msg->fds_lost)
+        return ret;
+    wary_close(fds, count);
+    return -EBADMSG;
 }
 
 void msg_close_fds(struct msg *m)

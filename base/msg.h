@@ -7,6 +7,7 @@
 #ifndef MICROSBX_BASE_MSG_H
 #define MICROSBX_BASE_MSG_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +18,7 @@ struct msg {
     uint32_t type;
     size_t len; /* bytes used in payload */
     size_t fd_count;
+    bool fds_lost; /* there were some, and no room for all: fd_count is 0 */
     int fds[MSG_FDS_MAX]; /* owned by the receiver; -1 once taken */
     uint8_t payload[MSG_PAYLOAD_MAX];
 };
@@ -32,9 +34,17 @@ int msg_send(int sock, uint32_t type, const void *payload, size_t len,
 /*
  * Receives one message. Returns 1, 0 when the peer has closed, or a negative
  * errno; -EBADMSG for a packet that is truncated or lies about its length (its
- * descriptors are closed). Received descriptors are close-on-exec.
+ * descriptors are closed). Received descriptors are close-on-exec; if this
+ * process may not have as many, the message says so and has none.
  */
 int msg_receive(int sock, struct msg *ret_msg)
+    __attribute__((warn_unused_result));
+
+/*
+ * The same from one who must send none and may be hostile (base/wary.h): a
+ * message with descriptors is -EBADMSG.
+ */
+int msg_receive_wary(int sock, struct msg *ret_msg)
     __attribute__((warn_unused_result));
 
 /* Closes the descriptors of a message that nobody took. */

@@ -14,6 +14,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "base/wary.h"
 #include "cli/cli.h"
 #include "cli/console.h"
 #include "cli/machine_options.h"
@@ -287,6 +288,7 @@ static int open_console(struct boot *b, struct failure *f)
         return -errno;
     }
     b->guest_fd = pair[0];
+    wary_refuse_fds(b->guest_fd);
     b->machine.config.console_in_fd = pair[1];
     copy = dup(pair[1]);
     b->machine.config.console_out_fd = copy;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/wary.h"
 #include "guest/proto.h"
 
 #define RETRY_NS 10000000u
@@ -35,6 +36,7 @@ int agent_link_try(struct agent_link *link, struct monitor *m, uint64_t now)
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0,
                    pair) != 0)
         return -errno;
+    wary_refuse_fds(pair[0]);
     ret = monitor_add_vsock_client(m, pair[1]);
     close(pair[1]);
     if (ret == 0 && write(pair[0], line, (size_t)n) != n)

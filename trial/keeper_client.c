@@ -204,6 +204,14 @@ static int begin(struct keeper *k, struct keeper_client *c,
         return 0;
     case KEEPER_PUT:
     case KEEPER_GET:
+        if (k->msg.fds_lost) {
+            failure_set(&reply.refused, "host", k->entry.name,
+                        "raise ulimit -n before microsbx run -d",
+                        "the keeper of the machine %s may not open more files",
+                        k->entry.name);
+            keeper_client_answer(c, KEEPER_REFUSED, &reply);
+            return 0;
+        }
         if (k->msg.fd_count != 1)
             return -EBADMSG;
         fd = k->msg.fds[0];

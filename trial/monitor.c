@@ -25,6 +25,7 @@
 #include "base/patience.h"
 #include "base/signals.h"
 #include "base/standard_fds.h"
+#include "base/wary.h"
 #include "trial/monitor_handle.h"
 
 /* A slow host may take long to touch and load a large kernel. */
@@ -119,6 +120,7 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
     }
     close(pair[1]);
     m->sock = pair[0];
+    wary_refuse_fds(m->sock);
     *ret_monitor = m;
     return 0;
 out_free:
@@ -140,10 +142,7 @@ static int receive_within(struct monitor *m, unsigned timeout_ms)
     } while (n == 0 && !patience_is_over(&patience));
     if (n <= 0)
         return n == 0 ? -ETIMEDOUT : n;
-    n = msg_receive(m->sock, &m->msg);
-    if (n == 1)
-        msg_close_fds(&m->msg); /* a monitor never sends descriptors */
-    return n;
+    return msg_receive_wary(m->sock, &m->msg);
 }
 
 bool monitor_is_stopped(const struct monitor *m)
@@ -456,7 +455,7 @@ int monitor_take(struct monitor *m, struct monitor_event *ret_event)
     memset(ret_event, 0, sizeof(*ret_event));
     if (m->ended || poll(&p, 1, 0) <= 0)
         return 0;
-    ret = msg_receive(m->sock, &m->msg);
+    ret = msg_receive_wary(m->sock, &m->msg);
     if (ret == -EAGAIN)
         return 0;
     if (ret <= 0) {
@@ -466,7 +465,6 @@ int monitor_take(struct monitor *m, struct monitor_event *ret_event)
                  ret != 0);
         return -EPIPE;
     }
-    msg_close_fds(&m->msg);
     return 1;
 }
 
@@ -576,8 +574,8 @@ void monitor_free(struct monitor *m)
 {
     if (!m)
         return;
-    io_close(&m->sock);
     monitor_finish(m, 0);
+    wary_close_socket(&m->sock);
     free(m);
 }
 

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/wary.h"
 #include "trial/runner.h"
 
 /* A process's status has a byte; what does not fit is no success either. */
@@ -24,6 +25,7 @@ int runner_open_console(struct runner *r)
                    pair) != 0)
         return -errno;
     r->console_fd = pair[0];
+    wary_refuse_fds(r->console_fd);
     r->machine->config.console_out_fd = pair[1];
     return 0;
 }

@@ -2,6 +2,7 @@
 /* Guests' connections to the host; see the header. */
 #include "trial/vsock_dial.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -28,8 +29,11 @@ void vsock_dial_answer(struct monitor *m, const struct monitor_event *event,
                        const char *path)
 {
     int fd = path ? connect_port(path, event->dial_port) : -1;
+    int ret = monitor_dial_reply(m, event->dial_token, fd);
 
+    /* This user has too many descriptors on their way: that is a refusal. */
+    if (fd >= 0 && ret < 0 && ret != -EPIPE && ret != -EAGAIN)
+        (void)monitor_dial_reply(m, event->dial_token, -1);
     /* A monitor that is gone says so by an event of its own. */
-    (void)monitor_dial_reply(m, event->dial_token, fd);
     io_close(&fd);
 }

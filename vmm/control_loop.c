@@ -65,6 +65,18 @@ static int send_error(const struct control_loop *c,
     return ret < 0 ? ret : send_waiting(c, MONITOR_ERROR, buf, len);
 }
 
+/* What came with a message found no room here. */
+static int refuse_for_fds(const struct control_loop *c)
+{
+    const struct monitor_error error = {
+        .code = MONITOR_ERROR_HOST,
+        .error = -EMFILE,
+        .text = "it may not open enough files (RLIMIT_NOFILE, ulimit -n)",
+    };
+
+    return send_error(c, &error);
+}
+
 static int refuse_config(const struct control_loop *c)
 {
     const struct monitor_error error = {
@@ -166,6 +178,8 @@ static int handle_dial_reply(struct control_loop *c, struct msg *m)
 
 static int handle_client(struct control_loop *c, struct msg *m)
 {
+    if (m->fds_lost)
+        return 0; /* its other end has been closed, as a refused one is */
     if (m->len != 0 || m->fd_count != 1)
         return -EBADMSG;
     /* A refused client sees its connection closed: that is its answer. */
@@ -205,6 +219,8 @@ static int handle_save(struct control_loop *c, const struct msg *m)
 
     if (c->state != CONTROL_PAUSED || m->len != 0)
         return -EBADMSG;
+    if (m->fds_lost)
+        return refuse_for_fds(c);
     if (machine_save(c->machine, m->fds, (unsigned)m->fd_count, &saved,
                      &error) < 0)
         return send_error(c, &error);
@@ -220,9 +236,11 @@ static int handle_prove(struct control_loop *c, const struct msg *m)
     size_t len = 0;
     int ret;
 
-    if (c->state == CONTROL_RUNNING || m->len != 0 || m->fd_count != 2 ||
-        !machine_is_pristine(c->machine))
+    if (c->state == CONTROL_RUNNING || m->len != 0 ||
+        (m->fd_count != 2 && !m->fds_lost) || !machine_is_pristine(c->machine))
         return -EBADMSG;
+    if (m->fds_lost)
+        return refuse_for_fds(c);
     if (machine_prove(c->machine, m->fds[0], m->fds[1], &proved, &error) < 0)
         return send_error(c, &error);
     ret = monitor_proved_encode(&proved, buf, sizeof(buf), &len);
@@ -377,6 +395,8 @@ static int handle_config(struct control_loop *c, struct msg *m)
         vm_config_decode(m->payload, m->len, m->fds, m->fd_count, &config);
     bool restore;
 
+    if (m->fds_lost)
+        return refuse_for_fds(c);
     if (ret < 0)
         return refuse_config(c);
     restore = config.state_fd >= 0;
@@ -398,6 +418,8 @@ static int handle_probe(struct control_loop *c, struct msg *m)
     uint32_t depth;
     int ret;
 
+    if (m->fds_lost)
+        return refuse_for_fds(c);
     state_reader_init(&r, m->payload, m->len);
     depth = state_get_u32(&r);
     if (state_reader_finish(&r) != 0 || depth > MONITOR_PROBE_CPU ||

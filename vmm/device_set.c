@@ -18,6 +18,7 @@
 #include "devices/blk/virtio_blk.h"
 #include "devices/rng/virtio_rng.h"
 #include "vmm/kvm.h"
+#include "vmm/process.h"
 
 /* QueueNotify is a 32-bit register; its value is the queue's index. */
 #define QUEUE_NOTIFY_SIZE 4u
@@ -195,6 +196,7 @@ static int add_vsock(struct device_set *set, int vm_fd,
         .guest_cid = config->guest_cid,
         .loop = set->loop,
         .listen_fd = config->vsock_listen_fd,
+        .fd_end = process_fd_end(),
     };
     struct virtio_device *dev;
     int ret;

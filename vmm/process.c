@@ -3,6 +3,7 @@
 #include "vmm/process.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -12,6 +13,9 @@
 #include "base/signals.h"
 #include "base/standard_fds.h"
 #include "vmm/monitor_proto.h"
+
+/* The files of a save, and as many for one more message and what it opens. */
+#define FDS_RESERVED (2u * MONITOR_SAVE_FDS_MAX)
 
 /*
  * All that the hard limit allows: a guest's connections cost a descriptor each
@@ -48,4 +52,16 @@ int process_confine(void)
         return -errno;
     /* The harness decides when we end, and is told by its own signals. */
     return signals_ignore_group();
+}
+
+int process_fd_end(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur > INT_MAX)
+        return INT_MAX;
+    /* With next to none at all, connections are worth as much as the rest. */
+    return files.rlim_cur > 4 * FDS_RESERVED
+               ? (int)(files.rlim_cur - FDS_RESERVED)
+               : (int)files.rlim_cur;
 }

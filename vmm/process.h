@@ -11,4 +11,10 @@
 /* Keeps descriptors 0, 1, 2 and MONITOR_SOCKET_FD. 0 or -errno. */
 int process_confine(void) __attribute__((warn_unused_result));
 
+/*
+ * A guest's connections get descriptors below this number: what this process
+ * may open, less what it needs to go on, for a snapshot in particular.
+ */
+int process_fd_end(void);
+
 #endif

@@ -131,9 +131,16 @@ void vsock_link_connect(struct vsock_link *link, uint32_t port)
                                       : VSOCK_CONNECT_TIMEOUT_MS);
 }
 
+/* Numbers are given from below: a high one means that few are left. */
+static bool vsock_may_keep(const struct virtio_vsock *vsock, int fd)
+{
+    return vsock->options.fd_end == 0 || fd < vsock->options.fd_end;
+}
+
 static int vsock_add_socket(struct virtio_vsock *vsock, int fd)
 {
-    struct vsock_link *link = vsock_link_new(vsock, fd);
+    struct vsock_link *link =
+        vsock_may_keep(vsock, fd) ? vsock_link_new(vsock, fd) : NULL;
 
     if (!link) {
         io_close(&fd);
@@ -200,6 +207,8 @@ void virtio_vsock_dial_result(struct virtio_device *dev, uint64_t token, int fd)
         return;
     }
     vsock_enter(vsock);
+    if (fd >= 0 && !vsock_may_keep(vsock, fd))
+        io_close(&fd);
     if (fd < 0)
         vsock_link_refuse(link);
     else

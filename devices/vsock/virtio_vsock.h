@@ -53,6 +53,9 @@ struct virtio_vsock_options {
     struct evloop *loop;        /* borrowed */
     struct vsock_dialer dialer; /* dial == NULL: guests cannot connect out */
     int listen_fd; /* owned, non-blocking listening socket, or -1 */
+    /* A connection's descriptor from this number on is refused: the rest is
+     * kept for others. 0: none is. */
+    int fd_end;
 };
 
 struct virtio_vsock_stats {

@@ -4,6 +4,7 @@
     serve PORT COUNT         COUNT connections at once: digest, then echo,
                              once the other side has shut down its half
     clients PORT COUNT       COUNT connections at once to the host
+    many PORT COUNT          the same, as far as they are taken: tells how many
 """
 import hashlib
 import os
@@ -75,6 +76,22 @@ def clients(port, count):
         print("reached a port nobody listens on")
     except OSError:
         print("refused where nobody listens")
+
+
+def many(port, count):
+    conns, refused = [], 0
+    for _ in range(int(count)):
+        conn = socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM)
+        try:
+            conn.connect((2, int(port)))
+            conns.append(conn)
+        except OSError:
+            refused += 1
+            conn.close()
+    for conn in conns:
+        conn.sendall(b"x")
+    print("taken" if len(conns) > 20 else "hardly any",
+          "refused" if refused > 20 else "hardly any", len(conns) + refused)
 
 
 if __name__ == "__main__":

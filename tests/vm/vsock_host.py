@@ -2,6 +2,7 @@
 
     greet PATH           accepts one connection, says hello, ends
     echo PATH COUNT      echoes COUNT connections made by the guest
+    hold PATH            accepts connections and keeps them, till it is killed
     clients PATH PORT COUNT   COUNT connections at once into the guest
 """
 import hashlib
@@ -48,6 +49,13 @@ def echo(path, count):
     for thread in threads:
         thread.join()
     print("echoed", len(threads))
+
+
+def hold(path):
+    server = listen(path)
+    conns = []
+    while True:
+        conns.append(server.accept()[0])
 
 
 def connect(path, port):
