@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/results.h"
+#include "trial/json_make.h"
 #include "trial/json_text.h"
 #include "trial/live.h"
 
@@ -232,25 +233,24 @@ static json_t *result_object(const struct copy *c)
 {
     const char *name = c->error ? strerrorname_np(c->error) : NULL;
     const char *side = c->in_guest ? "guest" : "host";
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "schema", json_text("microsbx.copy/1"));
-    json_object_set_new(o, "src", json_text(c->src));
-    json_object_set_new(o, "dst", json_text(c->dst));
-    json_object_set_new(o, "status", json_text(c->error ? "error" : "ok"));
-    json_object_set_new(o, "errno", json_text(name));
-    json_object_set_new(o, "error_at", json_text(c->error ? side : NULL));
-    json_object_set_new(o, "path", json_text(c->error ? c->path : NULL));
-    json_object_set_new(o, "bytes", json_integer((json_int_t)c->bytes));
-    json_object_set_new(o, "sha256",
-                        json_text(c->sha256[0] ? c->sha256 : NULL));
-    return o;
+    json_put(&o, "schema", json_text("microsbx.copy/1"));
+    json_put(&o, "src", json_text(c->src));
+    json_put(&o, "dst", json_text(c->dst));
+    json_put(&o, "status", json_text(c->error ? "error" : "ok"));
+    json_put(&o, "errno", json_text(name));
+    json_put(&o, "error_at", json_text(c->error ? side : NULL));
+    json_put(&o, "path", json_text(c->error ? c->path : NULL));
+    json_put(&o, "bytes", json_integer((json_int_t)c->bytes));
+    json_put(&o, "sha256", json_text(c->sha256[0] ? c->sha256 : NULL));
+    return json_made(&o);
 }
 
 static int write_line(const struct copy *c, int fd, struct failure *f)
 {
     json_t *o = result_object(c);
-    char *line = o ? json_dumps(o, JSON_COMPACT) : NULL;
+    char *line = json_write(o, JSON_COMPACT);
     int ret = line ? io_write_full(fd, line, strlen(line)) : -ENOMEM;
 
     if (ret == 0)

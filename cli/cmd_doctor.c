@@ -5,6 +5,7 @@
 
 #include "cli/cli.h"
 #include "trial/doctor.h"
+#include "trial/json_make.h"
 
 static const struct option_spec SPECS[] = {
     {"json", 0, NULL, false, "Print the findings as one line of JSON."},
@@ -29,23 +30,24 @@ static const char *verdict_name(enum doctor_verdict verdict)
 
 static int print_json(const struct doctor *d, enum doctor_verdict verdict)
 {
-    json_t *root = json_object();
-    json_t *list = json_array();
+    struct json_make root = json_make_object();
+    struct json_make list = json_make_array();
+    json_t *all;
     int ret;
 
-    json_object_set_new(root, "schema", json_string("microsbx.doctor/1"));
-    json_object_set_new(root, "verdict", json_string(verdict_name(verdict)));
+    json_put(&root, "schema", json_string("microsbx.doctor/1"));
+    json_put(&root, "verdict", json_string(verdict_name(verdict)));
     for (size_t i = 0; i < d->count; i++) {
         const struct finding *f = &d->findings[i];
 
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s, s:s, s:s}", "name", f->name,
-                                        "level", level_name(f->level), "text",
-                                        f->text, "remedy", f->remedy));
+        json_add(&list, json_pack("{s:s, s:s, s:s, s:s}", "name", f->name,
+                                  "level", level_name(f->level), "text",
+                                  f->text, "remedy", f->remedy));
     }
-    json_object_set_new(root, "findings", list);
-    ret = json_dumpf(root, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
-    json_decref(root);
+    json_put(&root, "findings", json_made(&list));
+    all = json_made(&root);
+    ret = json_dumpf(all, stdout, JSON_COMPACT | JSON_PRESERVE_ORDER);
+    json_decref(all);
     putchar('\n');
     return ret;
 }

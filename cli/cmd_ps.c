@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "base/units.h"
 #include "cli/cli.h"
+#include "trial/json_make.h"
 #include "trial/live.h"
 
 static const struct option_spec SPECS[] = {
@@ -112,38 +113,36 @@ static void print_row(const struct row *row)
 /* A record that was read is printable but for what a hand wrote into it. */
 static json_t *row_object(const struct row *row)
 {
-    json_t *o = machine_record_to_json(&row->record);
+    struct json_make o = json_make_of(machine_record_to_json(&row->record));
 
-    if (!o)
-        return NULL;
-    json_object_set_new(o, "state", json_string(row->state));
-    json_object_set_new(o, "execs",
-                        row->has_status ? json_integer(row->status.execs)
-                                        : json_null());
-    json_object_set_new(o, "ttl_left_ms",
-                        row->has_status
-                            ? json_integer((json_int_t)row->status.ttl_left_ms)
-                            : json_null());
-    return o;
+    json_put(&o, "state", json_string(row->state));
+    json_put(&o, "execs",
+             row->has_status ? json_integer(row->status.execs) : json_null());
+    json_put(&o, "ttl_left_ms",
+             row->has_status ? json_integer((json_int_t)row->status.ttl_left_ms)
+                             : json_null());
+    return json_made(&o);
 }
 
 static int print_json(char **names, size_t count)
 {
-    json_t *root = json_object();
-    json_t *list = json_array();
+    struct json_make root = json_make_object();
+    struct json_make list = json_make_array();
+    json_t *all;
     int ret;
 
     for (size_t i = 0; i < count; i++) {
         struct row row = {0};
 
         if (look_at(names[i], &row))
-            json_array_append_new(list, row_object(&row));
+            json_add(&list, row_object(&row));
     }
-    json_object_set_new(root, "schema", json_string("microsbx.machines/1"));
-    json_object_set_new(root, "machines", list);
-    ret = json_dumpf(root, stdout,
+    json_put(&root, "schema", json_string("microsbx.machines/1"));
+    json_put(&root, "machines", json_made(&list));
+    all = json_made(&root);
+    ret = json_dumpf(all, stdout,
                      JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_ENSURE_ASCII);
-    json_decref(root);
+    json_decref(all);
     putchar('\n');
     return ret;
 }
@@ -168,6 +167,7 @@ static int ps_main(const struct verb *verb, int argc, char **argv)
     struct failure f = {0};
     char **names = NULL;
     size_t count = 0;
+    int ret = 0;
     int status = options ? cli_parse(verb, argc, argv, options) : EXIT_INFRA;
 
     if (status >= 0)
@@ -178,12 +178,13 @@ static int ps_main(const struct verb *verb, int argc, char **argv)
         status = cli_fail(verb, &f);
         goto out_free;
     }
+    errno = ENOMEM; /* of a list that could not be made */
     if (options_has(options, "json"))
-        print_json(names, count);
+        ret = print_json(names, count);
     else
         print_table(names, count);
     registry_names_free(names, count);
-    if (fflush(stdout) != 0) {
+    if (ret != 0 || fflush(stdout) != 0) {
         failure_set(&f, "output_failed", "standard output", NULL,
                     "cannot write the list: %s", strerror(errno));
         status = cli_fail(verb, &f);

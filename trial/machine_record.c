@@ -11,6 +11,7 @@
 
 #include "base/io.h"
 #include "base/text.h"
+#include "trial/json_make.h"
 #include "trial/json_text.h"
 
 static const char *const STATES[] = {
@@ -171,7 +172,7 @@ int machine_record_write(const struct registry_entry *entry,
                          const struct machine_record *record)
 {
     json_t *object = machine_record_to_json(record);
-    char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+    char *text = json_write(object, JSON_COMPACT);
     int fd = -1;
     int ret = -ENOMEM;
 

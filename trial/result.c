@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "trial/host.h"
+#include "trial/json_make.h"
 #include "trial/json_text.h"
 #include "trial/machine_record.h"
 
@@ -28,27 +29,27 @@ static json_t *milliseconds(uint64_t from, uint64_t to)
 
 static json_t *error_object(const struct failure *f)
 {
-    json_t *o;
+    struct json_make o;
 
     if (!failure_is_set(f))
         return json_null();
-    o = json_object();
-    json_object_set_new(o, "code", text(f->code));
-    json_object_set_new(o, "object", text(f->object));
-    json_object_set_new(o, "message", text(f->message));
-    json_object_set_new(o, "remedy", text(f->remedy));
-    return o;
+    o = json_make_object();
+    json_put(&o, "code", text(f->code));
+    json_put(&o, "object", text(f->object));
+    json_put(&o, "message", text(f->message));
+    json_put(&o, "remedy", text(f->remedy));
+    return json_made(&o);
 }
 
 static json_t *stream_object(const struct trial_stream *s,
                              const struct trial_sink *sink)
 {
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "file", text(sink->file));
-    json_object_set_new(o, "bytes", json_integer((json_int_t)s->bytes));
-    json_object_set_new(o, "sha256", text(s->sha256));
-    return o;
+    json_put(&o, "file", text(sink->file));
+    json_put(&o, "bytes", json_integer((json_int_t)s->bytes));
+    json_put(&o, "sha256", text(s->sha256));
+    return json_made(&o);
 }
 
 static json_t *limits_hit(const struct trial_result *r)
@@ -61,13 +62,13 @@ static json_t *limits_hit(const struct trial_result *r)
         {r->hit_memory, "memory"},   {r->hit_pids, "pids"},
         {r->hit_disk, "disk"},       {r->hit_output, "output"},
     };
-    json_t *list = json_array();
+    struct json_make list = json_make_array();
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (all[i].hit)
-            json_array_append_new(list, json_string(all[i].name));
+            json_add(&list, json_string(all[i].name));
     }
-    return list;
+    return json_made(&list);
 }
 
 static json_t *file_object(const struct trial_file *file,
@@ -77,41 +78,40 @@ static json_t *file_object(const struct trial_file *file,
         {"not_sent", "ok", "error"},
         {"not_fetched", "ok", "error"},
     };
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "src", text(file->src));
-    json_object_set_new(o, "dst", text(file->dst));
-    json_object_set_new(o, "status", text(STATUS[file->get][f->status]));
+    json_put(&o, "src", text(file->src));
+    json_put(&o, "dst", text(file->dst));
+    json_put(&o, "status", text(STATUS[file->get][f->status]));
     if (file->get)
-        json_object_set_new(o, "optional", json_boolean(file->optional));
-    json_object_set_new(
-        o, "errno", f->error ? text(strerrorname_np(f->error)) : json_null());
-    json_object_set_new(o, "bytes", json_integer((json_int_t)f->bytes));
-    json_object_set_new(o, "sha256",
-                        f->sha256[0] ? text(f->sha256) : json_null());
-    return o;
+        json_put(&o, "optional", json_boolean(file->optional));
+    json_put(&o, "errno",
+             f->error ? text(strerrorname_np(f->error)) : json_null());
+    json_put(&o, "bytes", json_integer((json_int_t)f->bytes));
+    json_put(&o, "sha256", f->sha256[0] ? text(f->sha256) : json_null());
+    return json_made(&o);
 }
 
 static json_t *files_list(const struct trial_result *r,
                           const struct trial_spec *spec)
 {
-    json_t *list = json_array();
+    struct json_make list = json_make_array();
 
     for (size_t i = 0; i < spec->file_count; i++)
-        json_array_append_new(list, file_object(&spec->files[i], &r->files[i]));
-    return list;
+        json_add(&list, file_object(&spec->files[i], &r->files[i]));
+    return json_made(&list);
 }
 
 /* What was asked for, but not delivered, beside the workload's own end. */
 static json_t *undelivered_list(const struct trial_result *r)
 {
-    json_t *list = json_array();
+    struct json_make list = json_make_array();
 
     if (r->missing > 0)
-        json_array_append_new(list, json_string("files"));
+        json_add(&list, json_string("files"));
     if (r->events_error != 0)
-        json_array_append_new(list, json_string("events"));
-    return list;
+        json_add(&list, json_string("events"));
+    return json_made(&list);
 }
 
 static json_t *started_at(double when)
@@ -131,92 +131,86 @@ static json_t *time_object(const struct trial_result *r,
                            const struct trial_spec *spec)
 {
     uint64_t last = r->exec_end_ns ? r->exec_end_ns : r->end_ns;
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "queued_ms", json_integer(0));
-    json_object_set_new(o, "restore_ms",
-                        spec->restore
-                            ? milliseconds(r->started_ns, r->running_ns)
-                            : json_null());
-    json_object_set_new(o, "ready_ms",
-                        milliseconds(r->started_ns, r->ready_ns));
-    json_object_set_new(o, "exec_ms", milliseconds(r->exec_ns, last));
-    json_object_set_new(o, "teardown_ms", milliseconds(last, r->end_ns));
-    json_object_set_new(o, "guest_cpu_ms",
-                        r->has_stats
-                            ? milliseconds(1, r->stats.guest_cpu_ns + 1)
-                            : json_null());
-    json_object_set_new(o, "first_run_ms",
-                        milliseconds(r->started_ns, r->running_ns));
-    return o;
+    json_put(&o, "queued_ms", json_integer(0));
+    json_put(&o, "restore_ms",
+             spec->restore ? milliseconds(r->started_ns, r->running_ns)
+                           : json_null());
+    json_put(&o, "ready_ms", milliseconds(r->started_ns, r->ready_ns));
+    json_put(&o, "exec_ms", milliseconds(r->exec_ns, last));
+    json_put(&o, "teardown_ms", milliseconds(last, r->end_ns));
+    json_put(&o, "guest_cpu_ms",
+             r->has_stats ? milliseconds(1, r->stats.guest_cpu_ns + 1)
+                          : json_null());
+    json_put(&o, "first_run_ms", milliseconds(r->started_ns, r->running_ns));
+    return json_made(&o);
 }
 
 static json_t *peak_object(const struct trial_result *r)
 {
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
     uint64_t clusters = 0;
 
     if (r->has_exit) {
-        json_object_set_new(o, "memory",
-                            json_integer((json_int_t)r->exit.memory_peak));
-        json_object_set_new(o, "cpu_ms",
-                            json_integer((json_int_t)r->exit.cpu_us / 1000));
+        json_put(&o, "memory", json_integer((json_int_t)r->exit.memory_peak));
+        json_put(&o, "cpu_ms", json_integer((json_int_t)r->exit.cpu_us / 1000));
     }
     for (uint32_t i = 0; r->has_stats && i < r->stats.disk_count; i++)
         clusters += r->stats.disks[i].clusters;
     if (r->has_stats)
-        json_object_set_new(o, "disk",
-                            json_integer((json_int_t)clusters * 65536));
-    return o;
+        json_put(&o, "disk", json_integer((json_int_t)clusters * 65536));
+    return json_made(&o);
 }
 
 static json_t *limits_object(const struct trial_spec *spec,
                              const struct machine_spec *m)
 {
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "timeout_ms",
-                        spec->timeout_ms
-                            ? json_integer((json_int_t)spec->timeout_ms)
-                            : json_null());
-    json_object_set_new(o, "cpu_time_ms",
-                        spec->cpu_time_ms
-                            ? json_integer((json_int_t)spec->cpu_time_ms)
-                            : json_null());
-    json_object_set_new(o, "output",
-                        json_integer((json_int_t)spec->output_limit));
-    json_object_set_new(o, "disk",
-                        m->disk_limit ? json_integer((json_int_t)m->disk_limit)
-                                      : json_null());
-    json_object_set_new(o, "pids",
-                        spec->no_agent ? json_null()
-                                       : json_integer(spec->pids_limit));
-    json_object_set_new(o, "memory", json_integer((json_int_t)m->memory_bytes));
-    json_object_set_new(o, "cpus", json_integer((json_int_t)m->cpu_count));
+    json_put(&o, "timeout_ms",
+             spec->timeout_ms ? json_integer((json_int_t)spec->timeout_ms)
+                              : json_null());
+    json_put(&o, "cpu_time_ms",
+             spec->cpu_time_ms ? json_integer((json_int_t)spec->cpu_time_ms)
+                               : json_null());
+    json_put(&o, "output", json_integer((json_int_t)spec->output_limit));
+    json_put(&o, "disk",
+             m->disk_limit ? json_integer((json_int_t)m->disk_limit)
+                           : json_null());
+    json_put(&o, "pids",
+             spec->no_agent ? json_null() : json_integer(spec->pids_limit));
+    json_put(&o, "memory", json_integer((json_int_t)m->memory_bytes));
+    json_put(&o, "cpus", json_integer((json_int_t)m->cpu_count));
     /* Less than the snapshot asks for, because it was not made here. */
-    json_object_set_new(o, "lowered",
-                        m->disk_lowered ? json_pack("[s]", "disk")
-                                        : json_array());
-    return o;
+    json_put(&o, "lowered",
+             m->disk_lowered ? json_pack("[s]", "disk") : json_array());
+    return json_made(&o);
 }
 
 static json_t *command_list(const struct trial_spec *spec)
 {
-    json_t *list = spec->no_agent ? json_null() : json_array();
+    struct json_make list;
 
+    if (spec->no_agent)
+        return json_null();
+    list = json_make_array();
     for (size_t i = 0; spec->argv && spec->argv[i]; i++)
-        json_array_append_new(list, text(spec->argv[i]));
-    return list;
+        json_add(&list, text(spec->argv[i]));
+    return json_made(&list);
 }
 
 /* A NULL-ended list of texts; NULL is null. */
 static json_t *text_list(char *const *words)
 {
-    json_t *list = words ? json_array() : json_null();
+    struct json_make list;
 
-    for (; words && *words; words++)
-        json_array_append_new(list, text(*words));
-    return list;
+    if (!words)
+        return json_null();
+    list = json_make_array();
+    for (; *words; words++)
+        json_add(&list, text(*words));
+    return json_made(&list);
 }
 
 static const char *text_or_null(const char *text)
@@ -228,12 +222,15 @@ static const char *text_or_null(const char *text)
 /* Disks whose files are not the snapshot's; null without one. */
 static json_t *replaced_list(const struct snapshot *snapshot)
 {
-    json_t *list = snapshot ? json_array() : json_null();
+    struct json_make list;
 
-    for (uint32_t i = 0; snapshot && i < snapshot->manifest.disk_count; i++)
+    if (!snapshot)
+        return json_null();
+    list = json_make_array();
+    for (uint32_t i = 0; i < snapshot->manifest.disk_count; i++)
         if (snapshot->disks[i].replaced)
-            json_array_append_new(list, text(snapshot->manifest.disks[i].id));
-    return list;
+            json_add(&list, text(snapshot->manifest.disks[i].id));
+    return json_made(&list);
 }
 
 static json_t *baseline_object(const struct trial_result *r,
@@ -247,7 +244,7 @@ static json_t *baseline_object(const struct trial_result *r,
     const char *sha256 = image ? image->rootfs.sha256 : NULL;
     const char *kernel = text_or_null(r->kernel_release);
     const char *id = snapshot ? snapshot->id : NULL;
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
     char cpu[64];
 
     host_cpu_model(cpu, sizeof(cpu));
@@ -263,62 +260,60 @@ static json_t *baseline_object(const struct trial_result *r,
         kernel = text_or_null(spec->live->kernel);
         id = text_or_null(spec->live->snapshot);
     }
-    json_object_set_new(o, "image", text(name));
-    json_object_set_new(o, "image_sha256", text(sha256));
-    json_object_set_new(o, "snapshot", text(id));
-    json_object_set_new(o, "warmup", m ? text_list(m->warmup) : json_null());
-    json_object_set_new(o, "disks_replaced", replaced_list(snapshot));
-    json_object_set_new(o, "kernel", text(kernel));
-    json_object_set_new(o, "vmm", text(MICROSBX_VERSION));
-    json_object_set_new(o, "cpu_model", text(cpu));
-    return o;
+    json_put(&o, "image", text(name));
+    json_put(&o, "image_sha256", text(sha256));
+    json_put(&o, "snapshot", text(id));
+    json_put(&o, "warmup", m ? text_list(m->warmup) : json_null());
+    json_put(&o, "disks_replaced", replaced_list(snapshot));
+    json_put(&o, "kernel", text(kernel));
+    json_put(&o, "vmm", text(MICROSBX_VERSION));
+    json_put(&o, "cpu_model", text(cpu));
+    return json_made(&o);
 }
 
 static json_t *host_object(void)
 {
     struct utsname names;
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
     uname(&names);
-    json_object_set_new(o, "kernel", text(names.release));
-    json_object_set_new(o, "kind",
-                        text(host_is_emulated() ? "emulated" : "native"));
-    json_object_set_new(o, "smt", json_boolean(host_has_smt()));
-    return o;
+    json_put(&o, "kernel", text(names.release));
+    json_put(&o, "kind", text(host_is_emulated() ? "emulated" : "native"));
+    json_put(&o, "smt", json_boolean(host_has_smt()));
+    return json_made(&o);
 }
 
 static json_t *jail_object(void)
 {
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
 
-    json_object_set_new(o, "level", json_string("none"));
-    json_object_set_new(o, "missing", json_pack("[s]", "everything"));
-    return o;
+    json_put(&o, "level", json_string("none"));
+    json_put(&o, "missing", json_pack("[s]", "everything"));
+    return json_made(&o);
 }
 
 static json_t *violations_list(const struct trial_result *r)
 {
-    json_t *list = json_array();
+    struct json_make list = json_make_array();
 
     if (r->has_stats && r->stats.violations > 0)
-        json_array_append_new(list, json_pack("{s:s, s:I}", "kind",
-                                              "device_protocol", "count",
-                                              (json_int_t)r->stats.violations));
-    return list;
+        json_add(&list, json_pack("{s:s, s:I}", "kind", "device_protocol",
+                                  "count", (json_int_t)r->stats.violations));
+    return json_made(&list);
 }
 
 /* Who showed that the trial started from the very snapshot, or null. */
 static json_t *proof_object(const struct proof *proof)
 {
-    json_t *o;
+    struct json_make o;
 
     if (!proof->done)
         return json_null();
-    o = json_object();
-    json_object_set_new(
-        o, "by", text(proof->exposed ? "exposed_monitor" : "fresh_monitor"));
-    json_object_set_new(o, "root", text(proof->root));
-    return o;
+    o = json_make_object();
+    json_put(&o, "by",
+             text(proof->exposed ? "exposed_monitor" : "fresh_monitor"));
+    json_put(&o, "root", text(proof->root));
+    return json_made(&o);
 }
 
 /* Pinned: for the trial's whole time, or not; null if it never ran. */
@@ -340,55 +335,51 @@ static json_t *clock_text(const struct trial_restore *restore)
 /* Files that may have changed since they were checked, without a trace. */
 static json_t *unsealed_list(const struct snapshot *snapshot)
 {
-    json_t *list = json_array();
+    struct json_make list = json_make_array();
     struct snapshot_names names;
 
     snapshot_unsealed(snapshot, &names);
     for (unsigned i = 0; i < names.count; i++)
-        json_array_append_new(list, text(names.names[i]));
-    return list;
+        json_add(&list, text(names.names[i]));
+    return json_made(&list);
 }
 
 /* How the trial got to where it started. */
-static void set_snapshot_fields(json_t *o, const struct trial_result *r,
+static void set_snapshot_fields(struct json_make *o,
+                                const struct trial_result *r,
                                 const struct trial_spec *spec)
 {
     const struct trial_restore *restore = spec->restore;
     bool pinned = restore && restore->pinned;
-    json_t *dirty = json_object();
+    struct json_make dirty = json_make_object();
     uint64_t clusters = 0;
 
     for (uint32_t i = 0; r->has_stats && i < r->stats.disk_count; i++)
         clusters += r->stats.disks[i].clusters;
-    json_object_set_new(
+    json_put(
         o, "checked",
         text(restore ? snapshot_check_name(restore->snapshot->checked) : NULL));
-    json_object_set_new(o, "unsealed",
-                        restore ? unsealed_list(restore->snapshot)
-                                : json_null());
+    json_put(o, "unsealed",
+             restore ? unsealed_list(restore->snapshot) : json_null());
     /* A command in a long-lived machine finds what others left there. */
-    json_object_set_new(o, "reset",
-                        text(spec->live ? "none"
-                             : !restore ? "boot"
-                             : spec->vm ? "in-place"
-                                        : "process"));
+    json_put(o, "reset",
+             text(spec->live ? "none"
+                  : !restore ? "boot"
+                  : spec->vm ? "in-place"
+                             : "process"));
     /* Its monitor had run a guest before. */
-    json_object_set_new(o, "monitor_reused",
-                        json_boolean(spec->live || r->proof.exposed));
-    json_object_set_new(o, "proof", proof_object(&r->proof));
-    json_object_set_new(o, "seed",
-                        pinned ? json_integer((json_int_t)restore->seed)
-                               : json_null());
-    json_object_set_new(o, "clock", clock_text(restore));
-    json_object_set_new(o, "pinned", pinned_word(r, restore));
-    json_object_set_new(dirty, "pages",
-                        r->rolled_back
-                            ? json_integer((json_int_t)r->rollback.pages)
+    json_put(o, "monitor_reused", json_boolean(spec->live || r->proof.exposed));
+    json_put(o, "proof", proof_object(&r->proof));
+    json_put(o, "seed",
+             pinned ? json_integer((json_int_t)restore->seed) : json_null());
+    json_put(o, "clock", clock_text(restore));
+    json_put(o, "pinned", pinned_word(r, restore));
+    json_put(&dirty, "pages",
+             r->rolled_back ? json_integer((json_int_t)r->rollback.pages)
                             : json_null());
-    json_object_set_new(dirty, "clusters",
-                        r->has_stats ? json_integer((json_int_t)clusters)
-                                     : json_null());
-    json_object_set_new(o, "dirty", dirty);
+    json_put(&dirty, "clusters",
+             r->has_stats ? json_integer((json_int_t)clusters) : json_null());
+    json_put(o, "dirty", json_made(&dirty));
 }
 
 char *result_to_json(const struct trial_result *r,
@@ -396,52 +387,49 @@ char *result_to_json(const struct trial_result *r,
                      const struct machine_spec *machine,
                      const struct image *image)
 {
-    json_t *o = json_object();
+    struct json_make o = json_make_object();
     bool status = r->facts.has_status;
+    json_t *root;
     char *line;
 
-    json_object_set_new(o, "schema", json_string("microsbx.trial/1"));
-    json_object_set_new(o, "trial", text(spec->id));
-    json_object_set_new(o, "attempt", json_integer(1));
-    json_object_set_new(o, "outcome", text(outcome_name(r->outcome.kind)));
-    json_object_set_new(o, "outcome_by",
-                        text(r->outcome.by_host ? "host" : "guest"));
-    json_object_set_new(o, "cause", text(r->outcome.cause));
-    json_object_set_new(o, "error", error_object(&r->failure));
-    json_object_set_new(o, "exit_code",
-                        status && r->facts.signal == 0
-                            ? json_integer(r->facts.exit_code)
-                            : json_null());
-    json_object_set_new(o, "signal",
-                        status && r->facts.signal != 0
-                            ? json_integer(r->facts.signal)
-                            : json_null());
-    json_object_set_new(o, "limits_hit", limits_hit(r));
-    json_object_set_new(o, "truncated",
-                        json_pack("{s:b, s:b}", "stdout", r->out.dropped > 0,
-                                  "stderr", r->err.dropped > 0));
-    json_object_set_new(o, "stdout", stream_object(&r->out, &spec->out));
-    json_object_set_new(o, "stderr",
-                        spec->no_agent ? json_null()
-                                       : stream_object(&r->err, &spec->err));
-    json_object_set_new(o, "files", files_list(r, spec));
-    json_object_set_new(o, "started_at", started_at(r->started_at));
-    json_object_set_new(o, "time", time_object(r, spec));
-    json_object_set_new(o, "peak", peak_object(r));
-    json_object_set_new(o, "limits", limits_object(spec, machine));
-    json_object_set_new(o, "command", command_list(spec));
-    json_object_set_new(o, "labels", json_object());
-    json_object_set_new(o, "baseline", baseline_object(r, spec, image));
-    json_object_set_new(o, "host", host_object());
-    json_object_set_new(o, "jail", jail_object());
-    set_snapshot_fields(o, r, spec);
-    json_object_set_new(o, "brokers", json_array());
-    json_object_set_new(o, "violations", violations_list(r));
-    json_object_set_new(o, "machine",
-                        text(spec->live ? spec->live->name : NULL));
-    json_object_set_new(o, "undelivered", undelivered_list(r));
-    line = json_dumps(o, JSON_COMPACT | JSON_PRESERVE_ORDER |
-                             JSON_REAL_PRECISION(12));
-    json_decref(o);
+    json_put(&o, "schema", json_string("microsbx.trial/1"));
+    json_put(&o, "trial", text(spec->id));
+    json_put(&o, "attempt", json_integer(1));
+    json_put(&o, "outcome", text(outcome_name(r->outcome.kind)));
+    json_put(&o, "outcome_by", text(r->outcome.by_host ? "host" : "guest"));
+    json_put(&o, "cause", text(r->outcome.cause));
+    json_put(&o, "error", error_object(&r->failure));
+    json_put(&o, "exit_code",
+             status && r->facts.signal == 0 ? json_integer(r->facts.exit_code)
+                                            : json_null());
+    json_put(&o, "signal",
+             status && r->facts.signal != 0 ? json_integer(r->facts.signal)
+                                            : json_null());
+    json_put(&o, "limits_hit", limits_hit(r));
+    json_put(&o, "truncated",
+             json_pack("{s:b, s:b}", "stdout", r->out.dropped > 0, "stderr",
+                       r->err.dropped > 0));
+    json_put(&o, "stdout", stream_object(&r->out, &spec->out));
+    json_put(&o, "stderr",
+             spec->no_agent ? json_null() : stream_object(&r->err, &spec->err));
+    json_put(&o, "files", files_list(r, spec));
+    json_put(&o, "started_at", started_at(r->started_at));
+    json_put(&o, "time", time_object(r, spec));
+    json_put(&o, "peak", peak_object(r));
+    json_put(&o, "limits", limits_object(spec, machine));
+    json_put(&o, "command", command_list(spec));
+    json_put(&o, "labels", json_object());
+    json_put(&o, "baseline", baseline_object(r, spec, image));
+    json_put(&o, "host", host_object());
+    json_put(&o, "jail", jail_object());
+    set_snapshot_fields(&o, r, spec);
+    json_put(&o, "brokers", json_array());
+    json_put(&o, "violations", violations_list(r));
+    json_put(&o, "machine", text(spec->live ? spec->live->name : NULL));
+    json_put(&o, "undelivered", undelivered_list(r));
+    root = json_made(&o);
+    line = json_write(root, JSON_COMPACT | JSON_PRESERVE_ORDER |
+                                JSON_REAL_PRECISION(12));
+    json_decref(root);
     return line;
 }

@@ -19,6 +19,7 @@
 
 #include "base/num.h"
 #include "base/text.h"
+#include "trial/json_make.h"
 #include "trial/snapshot_internal.h"
 
 #define AT(member) .offset = offsetof(struct snapshot_manifest, member)
@@ -219,7 +220,7 @@ json_t *snapshot_json_write_object(const struct json_field *fields,
 static char *write_text(const struct snapshot_manifest *m, size_t *ret_len)
 {
     json_t *tree = snapshot_json_write_object(manifest_fields, m);
-    char *text = tree ? json_dumps(tree, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *text = json_write(tree, JSON_COMPACT | JSON_SORT_KEYS);
     size_t len = text ? strlen(text) : 0;
     char *line = text ? realloc(text, len + 2) : NULL;
 

@@ -15,6 +15,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "tests/json_memory.h"
+#include "trial/json_make.h"
 #include "trial/machine_record.h"
 #include "trial/registry.h"
 
@@ -355,6 +357,24 @@ static const struct {
     {"}", ""},
 };
 
+static char *write_record(const void *object)
+{
+    json_t *o = machine_record_to_json(object);
+    char *text = json_write(o, JSON_COMPACT);
+
+    json_decref(o);
+    return text;
+}
+
+START_TEST(test_memory)
+{
+    struct machine_record r = some_record();
+    const char *said = json_memory_check(write_record, &r);
+
+    ck_assert_msg(!said, "%s", said);
+}
+END_TEST
+
 START_TEST(test_damaged_record)
 {
     struct machine_record r = some_record(), got;
@@ -393,6 +413,7 @@ static Suite *suite(void)
     tcase_add_test(t, test_foreign_folders);
     tcase_add_test(t, test_record_round_trip);
     tcase_add_test(t, test_long_command);
+    tcase_add_test(t, test_memory);
     tcase_add_loop_test(t, test_damaged_record, 0,
                         (int)(sizeof(damages) / sizeof(damages[0])));
     suite_add_tcase(s, t);

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/json_memory.h"
+#include "trial/json_text.h"
 #include "trial/result.h"
 
 static struct trial_result result;
@@ -141,7 +143,7 @@ START_TEST(test_hostile_text)
     result.files[1].status = TRIAL_FILE_ERROR;
     result.files[1].error = 4000; /* no errno: the guest's word */
     memcpy(result.kernel_release, HOSTILE, sizeof(HOSTILE));
-    failure_set(&result.failure, "code", HOSTILE, HOSTILE, "%s", HOSTILE);
+    failure_set(&result.failure, "code", "\xff", HOSTILE, "%s", HOSTILE);
     write_line();
     ck_assert_str_eq(word("outcome"), "infra_never_ran");
     ck_assert_uint_eq(json_array_size(json_object_get(root, "command")), 2);
@@ -187,6 +189,84 @@ START_TEST(test_files)
     list = json_object_get(root, "undelivered");
     ck_assert_str_eq(json_string_value(json_array_get(list, 0)), "files");
     ck_assert_str_eq(json_string_value(json_array_get(list, 1)), "events");
+}
+END_TEST
+
+/* ---- memory that is short ---- */
+
+static void fill_all(void)
+{
+    static const struct trial_file files[] = {{false, false, "a", "/a"},
+                                              {true, true, "\xff\n\"", "b"}};
+    static const char *const argv[] = {"sh", "-c", "x=\xff\n", NULL};
+
+    spec.files = files;
+    spec.file_count = 2;
+    spec.argv = argv;
+    result.files[1].error = ENOENT;
+    result.missing = 1;
+    result.hit_disk = result.hit_timeout = true;
+    result.has_exit = result.has_stats = true;
+    result.stats.violations = 3;
+    failure_set(&result.failure, "code", "\xff", "do this", "why \xc3\xa4");
+}
+
+static char *write_result(const void *object)
+{
+    (void)object;
+    return result_to_json(&result, &spec, &machine, NULL);
+}
+
+/* Whichever allocation fails, there is the whole line or none. */
+START_TEST(test_memory)
+{
+    const char *said;
+
+    fill_all();
+    said = json_memory_check(write_result, NULL);
+    ck_assert_msg(!said, "%s", said);
+}
+END_TEST
+
+/* Text that is none of UTF-8 is shown whole, whatever its length. */
+static const struct {
+    const char *text, *shown;
+} texts[] = {
+    {"plain", "plain"},
+    {"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80",
+     "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"},
+    {"\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf",
+     "\xed\x9f\xbf\xee\x80\x80\xf4\x8f\xbf\xbf"},
+    {"a\xff", "a\\xff"},
+    {"\xc0\x80", "\\xc0\\x80"},
+    {"\xc3", "\\xc3"},
+    {"\xe0\x9f\xbf", "\\xe0\\x9f\\xbf"},
+    {"\xed\xa0\x80", "\\xed\\xa0\\x80"},
+    {"\xf0\x8f\xbf\xbf", "\\xf0\\x8f\\xbf\\xbf"},
+    {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"},
+    {"\xf5\x80\x80\x80", "\\xf5\\x80\\x80\\x80"},
+};
+
+START_TEST(test_text)
+{
+    json_t *value = json_text(texts[_i].text);
+
+    ck_assert_str_eq(json_string_value(value), texts[_i].shown);
+    json_decref(value);
+}
+END_TEST
+
+START_TEST(test_long_text)
+{
+    char *text = malloc(100002);
+    json_t *value;
+
+    memset(text, 'x', 100000);
+    strcpy(text + 100000, "\xff");
+    value = json_text(text);
+    ck_assert_uint_eq(json_string_length(value), 100004);
+    json_decref(value);
+    free(text);
 }
 END_TEST
 
@@ -260,6 +340,10 @@ int main(void)
     tcase_add_test(t, test_no_agent);
     tcase_add_test(t, test_no_secrets);
     tcase_add_test(t, test_extremes);
+    tcase_add_test(t, test_memory);
+    tcase_add_loop_test(t, test_text, 0,
+                        (int)(sizeof(texts) / sizeof(texts[0])));
+    tcase_add_test(t, test_long_text);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
     srunner_free(sr);

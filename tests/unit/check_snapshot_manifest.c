@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* manifest.json: one text for one manifest, and everything else refused. */
+#include "tests/json_memory.h"
 #include "trial/snapshot_manifest.h"
 
 #include <check.h>
@@ -410,6 +411,28 @@ START_TEST(bad_manifests_are_not_written)
 }
 END_TEST
 
+static char *write_manifest(const void *object)
+{
+    char err[SNAPSHOT_ERR_MAX];
+    char *text = NULL;
+    size_t len;
+
+    return snapshot_manifest_encode(object, &text, &len, err) == 0 ? text
+                                                                   : NULL;
+}
+
+START_TEST(short_memory_drops_no_key)
+{
+    struct snapshot_manifest m;
+    const char *said;
+
+    fill(&m, true);
+    said = json_memory_check(write_manifest, &m);
+    ck_assert_msg(!said, "%s", said);
+    snapshot_manifest_fini(&m);
+}
+END_TEST
+
 START_TEST(lookups)
 {
     struct snapshot_manifest m;
@@ -447,6 +470,7 @@ int main(void)
     tcase_add_test(tc, flipped_bits_are_refused_or_valid);
     tcase_add_test(tc, too_large_is_refused);
     tcase_add_test(tc, bad_manifests_are_not_written);
+    tcase_add_test(tc, short_memory_drops_no_key);
     tcase_add_test(tc, lookups);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
