@@ -16,6 +16,7 @@
 #include "base/text.h"
 #include "cli/cli.h"
 #include "cli/results.h"
+#include "trial/fetched.h"
 #include "trial/json_make.h"
 #include "trial/json_text.h"
 #include "trial/live.h"
@@ -193,13 +194,11 @@ static void open_destination(struct copy *c)
     }
 }
 
-/* Makes it appear, with the usual permissions of a new file. */
-static void publish(struct copy *c)
+/* Makes it appear, with the permissions that it has in the guest. */
+static void publish(struct copy *c, uint32_t guest_mode)
 {
-    mode_t mask = umask(0);
-
-    umask(mask);
-    if (fchmod(c->fd, 0666 & ~mask) != 0 || rename(c->temporary, c->local) != 0)
+    if (fchmod(c->fd, fetched_mode(guest_mode)) != 0 ||
+        rename(c->temporary, c->local) != 0)
         set_error(c, errno, false);
     else
         c->temporary[0] = '\0';
@@ -225,7 +224,7 @@ static int do_copy(struct copy *c, struct failure *f)
     if (c->error == 0 && digest_file(c->fd, c->sha256) != 0)
         c->sha256[0] = '\0';
     if (c->error == 0 && !c->put)
-        publish(c);
+        publish(c, done.mode);
     return 0;
 }
 
@@ -378,7 +377,9 @@ const struct verb VERB_CP = {
         "above the file are made and an existing file is overwritten; a "
         "relative path is meant from the user's home; a DST that ends with / "
         "takes the file's name. On this host a file appears only when it is "
-        "whole. The exit status is 0, 1 if a file could not be read or "
+        "whole. Permissions are kept (less the umask). A file of this host "
+        "whose name looks like NAME:PATH is written ./NAME:PATH. The exit "
+        "status is 0, 1 if a file could not be read or "
         "written (the message names side, path and errno), 123 if the file was "
         "copied but the line of --json could not be written, 125 if the "
         "machine could not be asked.",

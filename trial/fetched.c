@@ -70,6 +70,14 @@ int fetched_forget(const struct trial_file *files, size_t count,
     return ret;
 }
 
+mode_t fetched_mode(uint32_t guest_mode)
+{
+    mode_t mask = umask(0);
+
+    umask(mask);
+    return ((mode_t)guest_mode & 0777 & ~mask) | S_IRUSR;
+}
+
 bool fetched_is_missing(const struct trial_file *file,
                         const struct trial_file_result *result)
 {

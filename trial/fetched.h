@@ -8,6 +8,8 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 #include "base/failure.h"
 #include "trial/trial.h"
@@ -19,6 +21,12 @@
  */
 int fetched_forget(const struct trial_file *files, size_t count,
                    struct failure *f) __attribute__((warn_unused_result));
+
+/*
+ * The permissions of a file that came out of a guest: as there, by cp(1)'s
+ * rule (less the umask, and no set-id bits), but its owner can read it.
+ */
+mode_t fetched_mode(uint32_t guest_mode);
 
 /* True if it was to be fetched, was not, and is missed: not one that may be
  * absent, and is. */

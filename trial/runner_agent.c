@@ -13,6 +13,7 @@
 #include "base/io.h"
 #include "base/text.h"
 #include "trial/exec_result.h"
+#include "trial/fetched.h"
 #include "trial/keeper_runner.h"
 #include "trial/runner.h"
 
@@ -336,6 +337,9 @@ static void on_file_done(void *arg, uint32_t id,
     if (runner_is_late(r))
         return;
     file = &r->spec->files[r->file_index];
+    if (r->fetched.fd >= 0 && error == 0 &&
+        fchmod(r->fetched.fd, fetched_mode(done->mode)) != 0)
+        error = local_err = errno;
     if (r->fetched.fd >= 0 && error == 0)
         error = local_err = -whole_file_publish(&r->fetched);
     finish_file(r, error, local_err != 0, done->bytes);

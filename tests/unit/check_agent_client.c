@@ -774,6 +774,126 @@ START_TEST(test_bad_requests)
 }
 END_TEST
 
+/* ---- what an exec sends ------------------------------------------------- */
+
+/* All that the client has to say, as frames into *ret_bytes. */
+static struct proto_exec_open receive_exec(uint8_t *ret_bytes, size_t size,
+                                           size_t *ret_len, size_t *ret_frames)
+{
+    static struct proto_inbox inbox;
+    static struct proto_exec_open request;
+    struct proto_header header;
+    const uint8_t *payload;
+    size_t wanted = 0;
+
+    *ret_len = *ret_frames = 0;
+    proto_inbox_init(&inbox, PROTO_FROM_HOST);
+    do {
+        size_t room;
+        uint8_t *space = proto_inbox_space(&inbox, &room);
+        ssize_t n = recv(guest, space, room, MSG_DONTWAIT);
+
+        if (n > 0)
+            proto_inbox_add(&inbox, (size_t)n);
+        else
+            ck_assert_int_eq(agent_client_process(client, POLLOUT), 0);
+        while (proto_inbox_next(&inbox, &header, &payload) == 1) {
+            ck_assert_uint_eq(header.id, EXEC_ID);
+            if (wanted == 0) {
+                ck_assert_uint_eq(header.type, PROTO_EXEC_OPEN);
+                ck_assert_int_eq(
+                    proto_get_exec_open(payload, header.length, &request), 0);
+                wanted = (size_t)request.argv_bytes + request.env_bytes;
+                continue;
+            }
+            ck_assert_uint_eq(header.type, PROTO_EXEC_STRINGS);
+            ck_assert_uint_le(*ret_len + header.length, size);
+            /* Full frames, except for the last. */
+            ck_assert(header.length == PROTO_PAYLOAD_MAX ||
+                      *ret_len + header.length == wanted);
+            memcpy(ret_bytes + *ret_len, payload, header.length);
+            *ret_len += header.length;
+            ++*ret_frames;
+        }
+    } while (wanted == 0 || *ret_len < wanted);
+    return request;
+}
+
+START_TEST(test_exec_frames)
+{
+    static const char *const argv[] = {"a", "", "bb c", NULL};
+    static const char *const env[] = {"X=1", "EMPTY=", NULL};
+    static const char wanted[] = "a\0\0bb c\0X=1\0EMPTY=";
+    const struct agent_exec_request request = {.argv = argv, .env = env};
+    struct proto_exec_open m;
+    uint8_t bytes[64];
+    size_t len, frames;
+    uint32_t id;
+
+    say_hello();
+    ck_assert_int_eq(process(), 0);
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), 0);
+    m = receive_exec(bytes, sizeof(bytes), &len, &frames);
+    ck_assert_uint_eq(m.argc, 3);
+    ck_assert_uint_eq(m.envc, 2);
+    ck_assert_uint_eq(m.argv_bytes, 8);
+    ck_assert_uint_eq(m.env_bytes, 11);
+    ck_assert_uint_eq(len, sizeof(wanted));
+    ck_assert_mem_eq(bytes, wanted, len);
+    ck_assert_uint_eq(frames, 1);
+}
+END_TEST
+
+/* Strings across the ends of frames, and one that ends with a frame. */
+START_TEST(test_exec_many_frames)
+{
+    static char one[PROTO_PAYLOAD_MAX], two[3 * PROTO_PAYLOAD_MAX];
+    static uint8_t bytes[sizeof(one) + sizeof(two) + 100];
+    const char *const argv[] = {one, NULL};
+    const char *const env[] = {two, NULL};
+    const struct agent_exec_request request = {.argv = argv, .env = env};
+    struct proto_exec_open m;
+    size_t len, frames;
+    uint32_t id;
+
+    memset(one, 'a', sizeof(one) - 1);
+    for (size_t i = 0; i < sizeof(two) - 1 - (size_t)_i; i++)
+        two[i] = (char)('a' + i % 23);
+    two[1] = '=';
+    say_hello();
+    ck_assert_int_eq(process(), 0);
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), 0);
+    m = receive_exec(bytes, sizeof(bytes), &len, &frames);
+    ck_assert_uint_eq(m.argc + m.envc, 2);
+    ck_assert_uint_eq(len, sizeof(one) + strlen(two) + 1);
+    ck_assert_mem_eq(bytes, one, sizeof(one));
+    ck_assert_mem_eq(bytes + sizeof(one), two, strlen(two) + 1);
+    ck_assert_uint_eq(frames, 4);
+}
+END_TEST
+
+/* Texts that have just room, and a byte more. */
+START_TEST(test_exec_longest_user)
+{
+    static const char *const argv[] = {"a", NULL};
+    char user[PROTO_USER_MAX + 1] = "";
+    struct agent_exec_request request = {.argv = argv, .user = user};
+    struct proto_exec_open m;
+    uint8_t bytes[16];
+    size_t len, frames;
+    uint32_t id;
+
+    say_hello();
+    ck_assert_int_eq(process(), 0);
+    memset(user, 'u', PROTO_USER_MAX);
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), -EINVAL);
+    user[PROTO_USER_MAX - 1] = '\0';
+    ck_assert_int_eq(agent_client_exec(client, &request, &id), 0);
+    m = receive_exec(bytes, sizeof(bytes), &len, &frames);
+    ck_assert_str_eq(m.user, user);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("agent client");
@@ -787,6 +907,12 @@ int main(void)
     tcase_add_test(tc, test_byte_by_byte);
     tcase_add_test(tc, test_old_agent);
     tcase_add_loop_test(tc, test_disk_limit, 0, 2);
+    suite_add_tcase(s, tc);
+    tc = tcase_create("exec");
+    tcase_add_checked_fixture(tc, connect_client, disconnect_client);
+    tcase_add_test(tc, test_exec_frames);
+    tcase_add_loop_test(tc, test_exec_many_frames, 0, 2);
+    tcase_add_test(tc, test_exec_longest_user);
     suite_add_tcase(s, tc);
     tc = tcase_create("frames");
     tcase_add_checked_fixture(tc, start, stop);

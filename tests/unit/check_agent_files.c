@@ -107,6 +107,7 @@ START_TEST(test_50_mib_there_and_back)
     h = get("a/b/c/big", NULL, BIG, back);
     ck_assert_uint_eq(h->done.err, 0);
     ck_assert_uint_eq(h->done.bytes, BIG);
+    ck_assert_uint_eq(h->done.mode, S_IFREG | 0640);
     ck_assert_uint_eq(digest_of(there, &sizes[0]), digest_of(back, &sizes[1]));
     ck_assert_uint_eq(sizes[0], BIG);
     ck_assert_uint_eq(sizes[1], BIG);

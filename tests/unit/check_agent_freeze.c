@@ -663,12 +663,13 @@ START_TEST(test_warm_output_waits)
     const struct agent_attach_request limits = {0};
     struct rig_handle *h;
     uint32_t id = start_warm("echo ready; " UNTIL(
-        "/tmp/go") "echo late; "
-                   "echo bad >&2; touch /tmp/done; read x");
+        "/tmp/microsbx-go") "echo late; "
+                            "echo bad >&2; touch /tmp/microsbx-done; read x");
 
     quiesce(0);
     wake_up(&request);
-    ck_assert_str_eq(sh("touch /tmp/go; " UNTIL("/tmp/done") "echo beside"),
+    ck_assert_str_eq(sh("touch /tmp/microsbx-go; " UNTIL(
+                         "/tmp/microsbx-done") "echo beside"),
                      "beside\n");
     h = attach(&limits, &id);
     wait_text(h, "late\n");
@@ -684,15 +685,16 @@ START_TEST(test_warm_ended)
     const struct proto_restore request = fresh();
     const struct agent_attach_request limits = {0};
     struct rig_handle *h;
-    uint32_t id = start_warm(
-        "echo $$ >/tmp/pid; echo ready; " UNTIL("/tmp/go") "kill -SEGV $$");
+    uint32_t id = start_warm("echo $$ >/tmp/pid; echo ready; " UNTIL(
+        "/tmp/microsbx-go") "kill -SEGV $$");
 
     quiesce(0);
     wake_up(&request);
     /* Its number is gone when the agent has seen it end. */
-    ck_assert_str_eq(sh("touch /tmp/go; while kill -0 $(cat /tmp/pid) 2>&-; do "
-                        "sleep 0.02; done; echo beside"),
-                     "beside\n");
+    ck_assert_str_eq(
+        sh("touch /tmp/microsbx-go; while kill -0 $(cat /tmp/pid) 2>&-; do "
+           "sleep 0.02; done; echo beside"),
+        "beside\n");
     h = attach(&limits, &id);
     ck_assert(h->started);
     agent_rig_wait(&rig, &h->exited);
@@ -808,8 +810,8 @@ START_TEST(test_warm_must_wait)
 {
     static char much[PROTO_WINDOW];
     struct rig_handle *h;
-    uint32_t id =
-        start_warm("echo ready; " UNTIL("/tmp/go") "cat >/dev/null; read x");
+    uint32_t id = start_warm(
+        "echo ready; " UNTIL("/tmp/microsbx-go") "cat >/dev/null; read x");
 
     memset(much, 'x', sizeof(much));
     ck_assert_int_eq(
@@ -817,7 +819,7 @@ START_TEST(test_warm_must_wait)
         (ssize_t)sizeof(much));
     ck_assert_uint_eq(agent_rig_quiesce(&rig, 0)->err, EBUSY);
     h = &rig.handles[id];
-    sh("touch /tmp/go");
+    sh("touch /tmp/microsbx-go");
     while (agent_rig_quiesce(&rig, 0)->err == EBUSY)
         agent_rig_turn(&rig, 20);
     ck_assert_uint_eq(rig.quiesced_frame.err, 0);

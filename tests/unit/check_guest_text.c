@@ -126,6 +126,31 @@ START_TEST(test_many_groups)
 }
 END_TEST
 
+/* The longest name there may be is a user like any other; one byte more is
+   still found by its number, and has no name. */
+START_TEST(test_long_name)
+{
+    char name[USERS_NAME_MAX + 1], text[2 * USERS_NAME_MAX + 40];
+    struct user user;
+
+    memset(name, 'n', sizeof(name));
+    name[USERS_NAME_MAX - 1] = '\0';
+    snprintf(text, sizeof(text), "%s:x:77:78::/h:/bin/sh\n", name);
+    ck_assert_int_eq(users_resolve(name, text, "", &user), 0);
+    ck_assert_uint_eq(user.uid, 77);
+    ck_assert_uint_eq(user.gid, 78);
+    ck_assert_str_eq(user.name, name);
+    ck_assert_str_eq(user.home, "/h");
+    name[USERS_NAME_MAX - 1] = 'n';
+    name[USERS_NAME_MAX] = '\0';
+    ck_assert_int_eq(users_resolve(name, text, "", &user), -ENOENT);
+    snprintf(text, sizeof(text), "%s:x:77:78::/h:/bin/sh\n", name);
+    ck_assert_int_eq(users_resolve("77", text, "", &user), 0);
+    ck_assert_str_eq(user.name, "");
+    ck_assert_str_eq(user.home, "/h");
+}
+END_TEST
+
 /* A name or home that is too long is none. */
 START_TEST(test_long_fields)
 {
@@ -187,6 +212,7 @@ int main(void)
     tcase_add_test(tc, test_cut);
     tcase_add_test(tc, test_many_groups);
     tcase_add_test(tc, test_long_fields);
+    tcase_add_test(tc, test_long_name);
     tcase_add_test(tc, test_cmdline);
     tcase_add_test(tc, test_field);
     suite_add_tcase(s, tc);

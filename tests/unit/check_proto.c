@@ -344,6 +344,126 @@ START_TEST(test_headers)
 }
 END_TEST
 
+/*
+ * Every type with its shortest and its longest payload; written down anew, so
+ * that a wrong row of the codec's table is seen.
+ */
+#define USER_LEN (PROTO_USER_MAX - 1)
+#define PATH_LEN (PROTO_PATH_MAX - 1)
+static const struct {
+    uint16_t type;
+    enum proto_sender sender;
+    uint32_t min, max;
+} lengths[] = {
+    {PROTO_EXEC_OPEN, PROTO_FROM_HOST, 48, 48 + USER_LEN + PATH_LEN},
+    {PROTO_EXEC_STRINGS, PROTO_FROM_HOST, 1, 65536},
+    {PROTO_EXEC_SIGNAL, PROTO_FROM_HOST, 4, 4},
+    {PROTO_EXEC_WINSIZE, PROTO_FROM_HOST, 4, 4},
+    {PROTO_FILE_WRITE, PROTO_FROM_HOST, 20, 20 + USER_LEN + PATH_LEN},
+    {PROTO_FILE_READ, PROTO_FROM_HOST, 20, 20 + USER_LEN + PATH_LEN},
+    {PROTO_FILE_STAT, PROTO_FROM_HOST, 20, 20 + USER_LEN + PATH_LEN},
+    {PROTO_FILE_MKDIR, PROTO_FROM_HOST, 20, 20 + USER_LEN + PATH_LEN},
+    {PROTO_CANCEL, PROTO_FROM_HOST, 0, 0},
+    {PROTO_SHUTDOWN, PROTO_FROM_HOST, 0, 0},
+    {PROTO_EOF, PROTO_FROM_HOST, 4, 4},
+    {PROTO_QUIESCE, PROTO_FROM_HOST, 4, 4},
+    {PROTO_RESTORE, PROTO_FROM_HOST, 20 + PROTO_ENTROPY_SIZE,
+     20 + PROTO_ENTROPY_SIZE + 64},
+    {PROTO_ATTACH, PROTO_FROM_HOST, 24, 24},
+    {PROTO_DATA, PROTO_FROM_HOST, 5, 65536},
+    {PROTO_DATA, PROTO_FROM_GUEST, 5, 65536},
+    {PROTO_CREDIT, PROTO_FROM_HOST, 8, 8},
+    {PROTO_CREDIT, PROTO_FROM_GUEST, 8, 8},
+    {PROTO_HELLO, PROTO_FROM_GUEST, 26, 26 + 64},
+    {PROTO_EXEC_STARTED, PROTO_FROM_GUEST, 0, 0},
+    {PROTO_EXEC_FAILED, PROTO_FROM_GUEST, 8, 8},
+    {PROTO_EXEC_EXIT, PROTO_FROM_GUEST, 84, 84},
+    {PROTO_FILE_DONE, PROTO_FROM_GUEST, 32, 32},
+    {PROTO_QUIESCED, PROTO_FROM_GUEST, 28, 28},
+    {PROTO_RESTORED, PROTO_FROM_GUEST, 8, 8 + 36},
+};
+
+static int get_header(uint16_t type, enum proto_sender sender, uint32_t length)
+{
+    const uint8_t bytes[PROTO_HEADER_SIZE] = {
+        (uint8_t)length,
+        (uint8_t)(length >> 8),
+        (uint8_t)(length >> 16),
+        (uint8_t)(length >> 24),
+        (uint8_t)type,
+        (uint8_t)(type >> 8),
+        0,
+        0,
+        !is_common(type),
+    };
+    struct proto_header header;
+
+    return proto_get_header(bytes, sender, &header);
+}
+
+START_TEST(test_lengths)
+{
+    uint16_t type = lengths[_i].type;
+    enum proto_sender sender = lengths[_i].sender;
+
+    ck_assert_int_eq(get_header(type, sender, lengths[_i].min), 0);
+    ck_assert_int_eq(get_header(type, sender, lengths[_i].max), 0);
+    ck_assert_int_eq(get_header(type, sender, lengths[_i].max + 1), -EBADMSG);
+    ck_assert_int_eq(get_header(type, sender, UINT32_MAX), -EBADMSG);
+    if (lengths[_i].min > 0)
+        ck_assert_int_eq(get_header(type, sender, lengths[_i].min - 1),
+                         -EBADMSG);
+}
+END_TEST
+
+/* No type is missing above. */
+START_TEST(test_lengths_of_all)
+{
+    size_t count = 0;
+
+    for (uint32_t type = 0; type <= 0xffff; type++)
+        count += (size_t)known((uint16_t)type, PROTO_FROM_HOST) +
+                 (size_t)known((uint16_t)type, PROTO_FROM_GUEST);
+    ck_assert_uint_eq(count, sizeof(lengths) / sizeof(lengths[0]));
+}
+END_TEST
+
+/* The longest user and path that there is room for, and a byte more. */
+START_TEST(test_longest_texts)
+{
+    struct proto_exec_open open_in = {
+        .argc = 1, .argv_bytes = 2, .user = "", .cwd = ""};
+    struct proto_file_open file_in = {.user = "", .path = ""};
+    const uint8_t *p = frame + PROTO_HEADER_SIZE;
+    static struct proto_exec_open open_out;
+    static struct proto_file_open file_out;
+    struct proto_writer w = writer();
+    size_t len;
+
+    memset(open_in.user, 'u', USER_LEN);
+    memset(open_in.cwd, 'c', PATH_LEN);
+    proto_put_exec_open(&w, 1, &open_in);
+    len = decode(&w, PROTO_FROM_HOST).length;
+    ck_assert_uint_eq(len, 48 + USER_LEN + PATH_LEN);
+    ck_assert_int_eq(proto_get_exec_open(p, len, &open_out), 0);
+    ck_assert_str_eq(open_out.user, open_in.user);
+    ck_assert_str_eq(open_out.cwd, open_in.cwd);
+    frame[PROTO_HEADER_SIZE + 44]++; /* the user's length: 255 */
+    frame[PROTO_HEADER_SIZE + 45]++;
+    ck_assert_int_eq(proto_get_exec_open(p, len, &open_out), -EBADMSG);
+
+    memset(file_in.user, 'u', USER_LEN);
+    memset(file_in.path, 'p', PATH_LEN);
+    w = writer();
+    proto_put_file_open(&w, PROTO_FILE_STAT, 1, &file_in);
+    len = decode(&w, PROTO_FROM_HOST).length;
+    ck_assert_uint_eq(len, 20 + USER_LEN + PATH_LEN);
+    ck_assert_int_eq(proto_get_file_open(p, len, &file_out), 0);
+    ck_assert_str_eq(file_out.user, file_in.user);
+    ck_assert_str_eq(file_out.path, file_in.path);
+}
+END_TEST
+
 START_TEST(test_header_fields)
 {
     uint8_t good[PROTO_HEADER_SIZE] = {5, 0, 0, 0, PROTO_DATA, 0,
@@ -447,6 +567,10 @@ int main(void)
     tcase_add_test(tc, test_file);
     tcase_add_test(tc, test_small);
     tcase_add_loop_test(tc, test_headers, 0, 2);
+    tcase_add_loop_test(tc, test_lengths, 0,
+                        (int)(sizeof(lengths) / sizeof(lengths[0])));
+    tcase_add_test(tc, test_lengths_of_all);
+    tcase_add_test(tc, test_longest_texts);
     tcase_add_test(tc, test_header_fields);
     tcase_add_test(tc, test_writer_is_bounded);
     tcase_add_loop_test(tc, test_inbox, 0, 8);
