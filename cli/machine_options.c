@@ -26,8 +26,8 @@ static const struct option_spec SPECS[] = {
      "Unix socket to reach guest ports by (CONNECT <port>); a guest's own "
      "connections to host port P go to UDS_P."},
     {"platform", 0, "auto|acpi|devicetree", false,
-     "How the machine is described to the kernel. Default auto: devicetree "
-     "for a vmlinux, acpi for a bzImage."},
+     "How the machine is described to the kernel. Default auto: acpi for a "
+     "bzImage; for a vmlinux acpi if it reads that, else devicetree."},
     {"overlay", 0, "file|memory", false,
      "Where changes to cow disks lie: an unlinked file in $TMPDIR (default "
      "/var/tmp), or memory. Default file."},

@@ -21,6 +21,7 @@
 #include "base/io.h"
 #include "base/num.h"
 #include "base/units.h"
+#include "trial/kernel_platform.h"
 #include "trial/machine_parts.h"
 #include "trial/snapshot.h"
 
@@ -396,22 +397,18 @@ static int open_kernel(struct machine *m, const struct machine_spec *spec,
     return ret;
 }
 
-/* An ELF kernel is taken for one of ours, which reads the device tree. */
-static enum vm_platform choose_platform(const struct machine_spec *spec,
-                                        int kernel_fd)
+static int choose_platform(struct machine *m, const struct machine_spec *spec,
+                           struct failure *f)
 {
-    char magic[4] = {0};
+    enum vm_platform *platform = &m->config.platform;
 
-    if (spec->platform == MACHINE_PLATFORM_ACPI)
-        return VM_PLATFORM_ACPI;
-    if (spec->platform == MACHINE_PLATFORM_DEVICE_TREE)
-        return VM_PLATFORM_DEVICE_TREE;
-    if (io_pread_full(kernel_fd, magic, 4, 0) == 4 && !memcmp(magic,
-                                                              "\x7f"
-                                                              "ELF",
-                                                              4))
-        return VM_PLATFORM_DEVICE_TREE;
-    return VM_PLATFORM_ACPI;
+    if (spec->platform == MACHINE_PLATFORM_AUTO)
+        return kernel_choose_platform(m->config.kernel_fd, m->kernel_path,
+                                      platform, f);
+    *platform = spec->platform == MACHINE_PLATFORM_ACPI
+                    ? VM_PLATFORM_ACPI
+                    : VM_PLATFORM_DEVICE_TREE;
+    return 0;
 }
 
 static int open_image(struct machine *m, const char *name, struct failure *f)
@@ -449,6 +446,8 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     if (ret == 0)
         ret = open_kernel(m, spec, f);
     if (ret == 0)
+        ret = choose_platform(m, spec, f);
+    if (ret == 0)
         ret = open_disks(m, spec, f);
     if (ret == 0 && spec->vsock_path)
         ret = machine_open_vsock(m, spec->vsock_path, f);
@@ -460,7 +459,6 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     }
     m->config.memory_bytes = spec->memory_bytes;
     m->config.cpu_count = (uint32_t)spec->cpu_count;
-    m->config.platform = choose_platform(spec, m->config.kernel_fd);
     m->config.debug_exit = spec->debug_exit;
     m->guest_cid = spec->guest_cid;
     if (spec->vsock_path)

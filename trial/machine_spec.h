@@ -22,7 +22,7 @@
 struct snapshot;
 
 enum machine_platform {
-    MACHINE_PLATFORM_AUTO, /* device tree for an ELF kernel, else ACPI */
+    MACHINE_PLATFORM_AUTO, /* what the kernel reads (kernel_platform.h) */
     MACHINE_PLATFORM_ACPI,
     MACHINE_PLATFORM_DEVICE_TREE,
 };
