@@ -142,7 +142,9 @@ $(BUILD)/gen/dsdt.h: vmm/x86/dsdt.asl
 	$(Q)rm $(@D)/dsdt.hex
 $(BUILD)/obj/vmm/x86/acpi.o: $(BUILD)/gen/dsdt.h
 
+# The assembler reads these, which a cache of compilations does not see.
 $(BUILD)/obj/tests/bare_guests.o: $(wildcard tests/vm/bare/*.S)
+$(BUILD)/obj/tests/bare_guests.o: export CCACHE_DISABLE = 1
 
 $(BUILD)/microsbx-vmm: $(call objects,$(VMM_MAIN_SRC)) $(LIBVMM) \
 		$(LIBVMMPUBLIC) $(LIBDEVICES) $(LIBBASE)

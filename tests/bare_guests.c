@@ -19,7 +19,8 @@
 __asm__(".include \"tests/vm/bare/guests.S\"\n"
         ".section .rodata\n.code64\n"
         ".include \"tests/vm/bare/snapshot.S\"\n"
-        ".include \"tests/vm/bare/disk.S\"");
+        ".include \"tests/vm/bare/disk.S\"\n"
+        ".include \"tests/vm/bare/msrs.S\"");
 
 #define LOAD_ADDRESS 0x100000u
 #define CODE_OFFSET 0x1000u
@@ -66,6 +67,7 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(disk_synced_writes) \
     X(disk_write_spin) \
     X(disk_zeroes) \
+    X(disk_rounds) \
     X(dirty_50) \
     X(dirty_1000) \
     X(dirty_20000) \
@@ -73,7 +75,8 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(ready_counts) \
     X(ready_fills) \
     X(ready_tells) \
-    X(ready_again)
+    X(ready_again) \
+    X(msrs)
 /* clang-format on */
 
 #define DECLARE(name) extern const uint8_t bare_##name[], bare_##name##_end[];

@@ -35,6 +35,9 @@ static const struct {
     {KVM_CAP_DEBUGREGS, "KVM_CAP_DEBUGREGS"},
     {KVM_CAP_VCPU_EVENTS, "KVM_CAP_VCPU_EVENTS"},
     {KVM_CAP_ADJUST_CLOCK, "KVM_CAP_ADJUST_CLOCK"},
+    /* Without these a guest reaches what it is not offered (Linux 5.10). */
+    {KVM_CAP_ENFORCE_PV_FEATURE_CPUID, "KVM_CAP_ENFORCE_PV_FEATURE_CPUID"},
+    {KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER"},
 };
 
 _Static_assert(ARRAY_SIZE(needed) <= PROBE_MISSING_MAX, "all can be named");

@@ -20,6 +20,7 @@
 #include "vmm/x86/cpu_state.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/map.h"
+#include "vmm/x86/msr_filter.h"
 #include "vmm/x86/xcr0.h"
 
 /* ---- what the guest does to the machine, on a vCPU's thread ---- */
@@ -91,12 +92,34 @@ static int check_cpu_count(const struct machine *m,
     return 0;
 }
 
-/* The VM, empty but for addresses that Intel's KVM wants for itself. */
-static int create_vm(struct machine *m, struct monitor_error *ret_error)
+/*
+ * The guest gets nothing that it is not told of, and nothing that is not saved.
+ * The time of day is the host's: who restores a machine whose clock is pinned
+ * gives it another one (a kernel asks KVM when it boots, and never again).
+ */
+static int restrict_vm(struct machine *m, struct monitor_error *ret_error)
 {
     /* AMD's counters are there without CPUID. Not all KVMs can do without. */
     struct kvm_enable_cap no_counters = {.cap = KVM_CAP_PMU_CAPABILITY,
                                          .args = {KVM_PMU_CAP_DISABLE}};
+    /* Since Linux 6.0: a triple fault that is pending can be seen and undone.
+     */
+    struct kvm_enable_cap triple_fault = {.cap = KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+                                          .args = {1}};
+    bool pinnable = m->origin.bytes && m->config.hide_rdrand;
+    int ret = msr_filter_set(m->vm_fd, !pinnable);
+
+    if (ret < 0)
+        return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
+                            "KVM_X86_SET_MSR_FILTER: %s", strerror(-ret));
+    (void)kvm_ioctl(m->vm_fd, KVM_ENABLE_CAP, &no_counters);
+    (void)kvm_ioctl(m->vm_fd, KVM_ENABLE_CAP, &triple_fault);
+    return 0;
+}
+
+/* The VM, empty but for addresses that Intel's KVM wants for itself. */
+static int create_vm(struct machine *m, struct monitor_error *ret_error)
+{
     uint64_t identity = MAP_KVM_IDENTITY;
     int ret = kvm_create_vm(m->config.kvm_fd);
 
@@ -104,7 +127,9 @@ static int create_vm(struct machine *m, struct monitor_error *ret_error)
         return machine_fail(ret_error, MONITOR_ERROR_KVM, ret,
                             "KVM_CREATE_VM: %s", strerror(-ret));
     m->vm_fd = ret;
-    (void)kvm_ioctl(m->vm_fd, KVM_ENABLE_CAP, &no_counters);
+    ret = restrict_vm(m, ret_error);
+    if (ret < 0)
+        return ret;
     ret = kvm_ioctl(m->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
     if (ret == 0)
         ret = kvm_ioctl_value(m->vm_fd, KVM_SET_TSS_ADDR, MAP_KVM_TSS);
@@ -160,6 +185,8 @@ static int create_vcpu(struct machine *m, unsigned id)
     struct vcpu *vcpu = &m->vcpus[id];
     int ret = vcpu_init(vcpu, m->config.kvm_fd, m->vm_fd, id, &m->env);
 
+    if (ret == 0)
+        ret = cpuid_enforce(vcpu->kvm.fd);
     if (ret < 0 || m->origin.bytes)
         return ret;
     cpuid_set_vcpu(m->shape.cpuid, id);

@@ -211,6 +211,7 @@ enum probe_result {
 };
 
 #define PROBE_MISSING_MAX 32u
+#define PROBE_NAME_MAX 39u /* bytes of a capability's name */
 
 /* CPUID words of a probe: where they are, and the name a person may look up. */
 #define PROBE_CPUID_WORDS 12u
@@ -233,7 +234,7 @@ struct monitor_probe {
     uint32_t vcpus_max;
     bool immediate_exit, irqfd, ioeventfd, tsc_deadline, dirty_log_ring;
     uint32_t missing_count; /* needed capabilities that are not there */
-    char missing[PROBE_MISSING_MAX][32];
+    char missing[PROBE_MISSING_MAX][PROBE_NAME_MAX + 1];
     /* A tiny guest at CPL 0. */
     enum probe_result guest_runs; /* real mode/long mode OUT reached us */
     uint64_t cpl0_instructions_per_second;

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kvm.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,16 +154,14 @@ static bool proof_holds(struct machine_rig *rig)
  * A state of a host whose KVM has no TSC deadline: with a PIT, which the
  * machine then gets although this host's would not.
  */
-static bool with_a_pit(struct machine_rig *rig)
+static int state_with_pit(uint32_t flags)
 {
     enum { CHANNEL = 16, FIELDS = 3 * CHANNEL + 4, GROUP = 8 + FIELDS };
     size_t vm = find_section(state, STATE_TAG_VM, 0);
     uint32_t vm_len = num_get_le32(state + vm + 8);
     size_t clock = vm + 16 + vm_len - 16; /* the last group, of 8 bytes */
     uint8_t *copy = calloc(1, state_len + GROUP), *pit = copy + clock;
-    struct rig_files f = {.state = -1, .memory = good.memory};
-    struct vm_config config;
-    bool ok;
+    int fd;
 
     memcpy(copy, state, clock);
     memcpy(copy + clock + GROUP, state + clock, state_len - clock);
@@ -175,10 +174,20 @@ static bool with_a_pit(struct machine_rig *rig)
         pit[8 + i * CHANNEL + 13] = i == 2 ? 3 : 5; /* mode */
         pit[8 + i * CHANNEL + 15] = 1;              /* gate */
     }
+    num_put_le32(pit + 8 + 3 * CHANNEL, flags);
     num_put_le32(copy + vm + 8, vm_len + GROUP);
     rig_mend_state(copy, state_len + GROUP);
-    f.state = rig_make_file(copy, state_len + GROUP);
+    fd = rig_make_file(copy, state_len + GROUP);
     free(copy);
+    return fd;
+}
+
+static bool with_a_pit(struct machine_rig *rig)
+{
+    struct rig_files f = {.state = state_with_pit(0), .memory = good.memory};
+    struct vm_config config;
+    bool ok;
+
     config_from(&config, dup(f.state), dup(good.memory));
     ok = rig_build(rig, &config) && rig_proof_holds(rig, &f) &&
          rig_start(rig) && rig_hear(rig, '.', 1) && rig_stop(rig);
@@ -484,6 +493,147 @@ static bool msr_is_left_out(struct machine_rig *rig)
     return rig_refused(rig, &config, MONITOR_ERROR_STATE, why);
 }
 
+/* ---- values that KVM would take, and this machine's guests have not ---- */
+
+/* Offsets of one byte in the groups' fields, as vcpu_events.c lists them. */
+enum { EVENT_FLAGS = 19, EVENT_SMM = 23, EVENT_SMI = 24, EVENT_TRIPLE = 27 };
+
+static const struct {
+    const char *group; /* of the CPU; of the VM if there is none such */
+    size_t at;
+    uint8_t value;
+    const char *text;
+} values[] = {
+    {"evnt", EVENT_SMM, 1, "in system management mode"},
+    {"evnt", EVENT_SMI, 1, "in system management mode"},
+    {"evnt", EVENT_FLAGS, 0x05, "its events have flags 0x5"},
+    {"evnt", EVENT_FLAGS, 0x1d, "its events have flags 0x1d"},
+    {"evnt", EVENT_FLAGS, 0x2d, "its events have flags 0x2d"},
+    {"mpst", 0, 9, "its CPU waits in a way that this machine has not (9)"},
+    {"ioap", 3, 0xfd, "its I/O APIC lies at 0xfdc00000"},
+};
+
+static uint8_t *find_anywhere(uint8_t *bytes, const char *tag)
+{
+    uint8_t *at = memmem(bytes, state_len, tag, 4);
+
+    return at ? at + 8 : NULL;
+}
+
+static bool values_refused(struct machine_rig *rig)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+        uint8_t *copy = copy_state();
+        uint8_t *group = find_anywhere(copy, values[i].group);
+
+        if (!group)
+            return false;
+        group[values[i].at] = values[i].value;
+        if (!refuse_files(rig, file_of(copy), dup(good.memory), values[i].text))
+            return false;
+        rig_end(rig);
+    }
+    return true;
+}
+
+static bool pit_flags_refused(struct machine_rig *rig)
+{
+    return refuse_files(rig, state_with_pit(1), dup(good.memory),
+                        "its PIT has flags 0x1");
+}
+
+/* A state where the MSR that is its last but one is another. */
+static int state_with_msr(uint32_t index, uint64_t value)
+{
+    uint8_t *copy = copy_state(), *msrs = find_group(copy, STATE_GROUP_MSRS);
+    uint8_t *entry = msrs + num_get_le32(msrs - 4) - 24;
+
+    for (uint8_t *at = msrs; at < entry; at += 12)
+        if (num_get_le32(at) == index)
+            entry = at;
+    num_put_le32(entry, index);
+    num_put_le64(entry + 4, value);
+    return file_of(copy);
+}
+
+static const struct {
+    uint32_t index;
+    uint64_t value;
+    const char *text;
+} msr_values[] = {
+    {0x12, 0x200001, "no such paravirtualisation"},       /* old clock */
+    {0x4b564d02, 0x200001, "no such paravirtualisation"}, /* page faults */
+    {0x4b564d03, 0x200001, "no such paravirtualisation"}, /* steal time */
+    {0x4b564d05, 0, "no such paravirtualisation"},        /* no polling */
+    {0x4b564d06, 0x30, "no such paravirtualisation"},
+    {0x4b564d08, 1, "no such paravirtualisation"}, /* migration control */
+    {0x9e, 0x31000, "no system management mode"},
+    {0x10a, 1ull << 62, "MSR 0x10a, bits 0x4000000000000000"},
+    {0xce, 1ull << 62, "MSR 0xce, bits 0x4000000000000000"},
+    {0x11, 0, "MSR 0x11 is not a machine's state"}, /* an order to write */
+    {0x4b564d00, 0, "MSR 0x4b564d00 is not a machine's state"},
+};
+
+static bool msr_values_refused(struct machine_rig *rig)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(msr_values); i++) {
+        int fd = state_with_msr(msr_values[i].index, msr_values[i].value);
+
+        if (!refuse_files(rig, fd, dup(good.memory), msr_values[i].text))
+            return false;
+        rig_end(rig);
+    }
+    return true;
+}
+
+/* Of machines of before, which had all of KVM's MSRs, unused: they are loaded,
+ * proven and saved as ever. */
+static bool unused_msrs_taken(struct machine_rig *rig)
+{
+    static const uint32_t unused[] = {0x12,       0x4b564d02, 0x4b564d03,
+                                      0x4b564d05, 0x4b564d06, 0x4b564d07,
+                                      0x4b564d08};
+
+    for (size_t i = 0; i < ARRAY_SIZE(unused); i++) {
+        struct rig_files f = {.memory = good.memory};
+        struct vm_config config;
+        bool ok;
+
+        f.state = state_with_msr(unused[i], unused[i] == 0x4b564d05);
+        config_from(&config, dup(f.state), dup(good.memory));
+        ok = rig_build(rig, &config) && rig_proof_holds(rig, &f) &&
+             rig_start(rig) && rig_hear(rig, '.', 1) && rig_stop(rig);
+        io_close(&f.state);
+        if (!ok)
+            return false;
+        rig_end(rig);
+    }
+    return true;
+}
+
+/* One that is on its way is part of the state: it comes, and only then. */
+static bool triple_fault_kept(struct machine_rig *rig)
+{
+    uint8_t *copy = copy_state();
+    struct rig_files f = {.memory = good.memory};
+    struct vm_config config;
+    bool ok;
+
+    find_group(copy, "evnt")[EVENT_TRIPLE] = 1;
+    f.state = file_of(copy);
+    config_from(&config, dup(f.state), dup(good.memory));
+    if (!rig_build(rig, &config) &&
+        strstr(rig->why, "of which this KVM knows nothing"))
+        snprintf(rig->why, sizeof(rig->why), "skip");
+    ok = rig->why[0] == '\0' && rig_proof_holds(rig, &f) && rig_start(rig) &&
+         !rig_hear(rig, '.', 1000) &&
+         rig->exit.reason == MONITOR_EXIT_TRIPLE_FAULT;
+    if (ok)
+        rig->why[0] = '\0';
+    io_close(&f.state);
+    return ok;
+}
+
 /* A second snapshot's section in the place of the first's. */
 static bool section_moved(struct machine_rig *rig)
 {
@@ -532,6 +682,36 @@ static bool build_here(struct machine **ret_machine, char *why, size_t size)
     if (ret < 0)
         snprintf(why, size, "%s", error.text);
     return ret == 0;
+}
+
+/* One that is left of a trial is not the next one's. */
+static bool triple_fault_undone(struct machine_rig *rig)
+{
+    struct kvm_vcpu_events events = {0};
+    struct machine *m = NULL;
+    struct monitor_error error;
+    bool ok = build_here(&m, rig->why, sizeof(rig->why));
+    int fd = ok ? m->vcpus[0].kvm.fd : -1;
+
+    ok = ok && kvm_ioctl(fd, KVM_GET_VCPU_EVENTS, &events) == 0;
+    if (ok && !(events.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)) {
+        snprintf(rig->why, sizeof(rig->why), "it cannot be seen");
+        if (kvm_extension(m->vm_fd, KVM_CAP_X86_TRIPLE_FAULT_EVENT) == 0)
+            snprintf(rig->why, sizeof(rig->why), "skip");
+        ok = false;
+    }
+    events.triple_fault.pending = 1;
+    ok = ok && kvm_ioctl(fd, KVM_SET_VCPU_EVENTS, &events) == 0 &&
+         kvm_ioctl(fd, KVM_GET_VCPU_EVENTS, &events) == 0 &&
+         events.triple_fault.pending &&
+         machine_load_origin(m, VCPU_RAN, &error) == 0 &&
+         kvm_ioctl(fd, KVM_GET_VCPU_EVENTS, &events) == 0;
+    if (ok && events.triple_fault.pending) {
+        snprintf(rig->why, sizeof(rig->why), "it is there");
+        ok = false;
+    }
+    machine_free(m);
+    return ok;
 }
 
 static bool every_byte(struct machine_rig *rig)
@@ -638,6 +818,12 @@ static const struct {
     {"RDRAND to be hidden", rdrand_is_to_be_hidden},
     {"foreign MSR", msr_is_foreign},
     {"an MSR left out", msr_is_left_out},
+    {"values that KVM takes", values_refused},
+    {"flags of a PIT", pit_flags_refused},
+    {"MSR values that KVM takes", msr_values_refused},
+    {"MSRs that are not used", unused_msrs_taken},
+    {"a triple fault on its way", triple_fault_kept},
+    {"a triple fault rolled back", triple_fault_undone},
     {"section of another kind", section_moved},
     {"one bit of every byte", every_byte},
     {"every length", every_length},
@@ -665,7 +851,7 @@ int main(void)
         ok = tests[i].run(&rig);
         if (!ok && strcmp(rig.why, "skip") == 0)
             printf("skip - bad state: %s: needs the right to write to another "
-                   "process\n",
+                   "process, or another KVM\n",
                    tests[i].name);
         else
             printf("%s - bad state: %s%s%s\n", ok ? "ok" : "not ok",

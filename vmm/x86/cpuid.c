@@ -415,6 +415,14 @@ int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
     return ret;
 }
 
+int cpuid_enforce(int vcpu_fd)
+{
+    struct kvm_enable_cap enforce = {.cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID,
+                                     .args = {1}};
+
+    return kvm_ioctl(vcpu_fd, KVM_ENABLE_CAP, &enforce);
+}
+
 void cpuid_set_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id)
 {
     for (uint32_t i = 0; i < cpuid->nent; i++) {

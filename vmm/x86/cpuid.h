@@ -40,6 +40,12 @@ int cpuid_prepare(struct kvm_cpuid2 *cpuid, const struct cpuid_options *options)
 /* Writes the APIC id of one vCPU into the leaves that carry it. */
 void cpuid_set_vcpu(struct kvm_cpuid2 *cpuid, uint32_t apic_id);
 
+/*
+ * A new vCPU, before it has its table: KVM obeys no paravirtual MSR and no
+ * hypercall whose feature the table does not offer. 0 or -errno.
+ */
+int cpuid_enforce(int vcpu_fd) __attribute__((warn_unused_result));
+
 /* One register (EAX 0, EBX 1, ECX 2, EDX 3) of a leaf; 0 if it is not there. */
 uint32_t cpuid_word(const struct kvm_cpuid2 *cpuid, uint32_t function,
                     uint32_t index, unsigned reg);

@@ -13,6 +13,7 @@
 #include "vmm/kvm.h"
 #include "vmm/state_file.h"
 #include "vmm/x86/cpuid.h"
+#include "vmm/x86/vcpu_events.h"
 
 /* Frequencies this close are one (KVM's own measure): parts per million. */
 #define TSC_TOLERANCE_PPM 250u
@@ -35,10 +36,6 @@ static int fail(const struct context *c, int error, const char *what)
 }
 
 /* ---- registers that KVM hands out as one struct ---- */
-
-static const struct state_field mp_state_fields[] = {
-    STATE_FIELD(struct kvm_mp_state, mp_state),
-};
 
 static const struct state_field regs_fields[] = {
     STATE_FIELD(struct kvm_regs, rax), STATE_FIELD(struct kvm_regs, rbx),
@@ -97,30 +94,6 @@ static const struct state_field debugregs_fields[] = {
 
 static const struct state_field lapic_fields[] = {
     STATE_FIELD_ARRAY(struct kvm_lapic_state, regs),
-};
-
-static const struct state_field events_fields[] = {
-    STATE_FIELD(struct kvm_vcpu_events, exception.injected),
-    STATE_FIELD(struct kvm_vcpu_events, exception.nr),
-    STATE_FIELD(struct kvm_vcpu_events, exception.has_error_code),
-    STATE_FIELD(struct kvm_vcpu_events, exception.pending),
-    STATE_FIELD(struct kvm_vcpu_events, exception.error_code),
-    STATE_FIELD(struct kvm_vcpu_events, interrupt.injected),
-    STATE_FIELD(struct kvm_vcpu_events, interrupt.nr),
-    STATE_FIELD(struct kvm_vcpu_events, interrupt.soft),
-    STATE_FIELD(struct kvm_vcpu_events, interrupt.shadow),
-    STATE_FIELD(struct kvm_vcpu_events, nmi.injected),
-    STATE_FIELD(struct kvm_vcpu_events, nmi.pending),
-    STATE_FIELD(struct kvm_vcpu_events, nmi.masked),
-    STATE_FIELD(struct kvm_vcpu_events, sipi_vector),
-    STATE_FIELD(struct kvm_vcpu_events, flags),
-    STATE_FIELD(struct kvm_vcpu_events, smi.smm),
-    STATE_FIELD(struct kvm_vcpu_events, smi.pending),
-    STATE_FIELD(struct kvm_vcpu_events, smi.smm_inside_nmi),
-    STATE_FIELD(struct kvm_vcpu_events, smi.latched_init),
-    STATE_FIELD(struct kvm_vcpu_events, triple_fault.pending),
-    STATE_FIELD(struct kvm_vcpu_events, exception_has_payload),
-    STATE_FIELD(struct kvm_vcpu_events, exception_payload),
 };
 
 /* ---- what is more than a struct ---- */
@@ -380,6 +353,26 @@ static int save_msrs(const struct context *c, struct state_writer *w)
     return ret < 0 ? fail(c, ret, "KVM_GET_MSRS") : 0;
 }
 
+static int save_mp_state(const struct context *c, struct state_writer *w)
+{
+    return vcpu_mp_state_save(c->vcpu, w, c->why);
+}
+
+static int load_mp_state(const struct context *c, struct state_reader *r)
+{
+    return vcpu_mp_state_load(c->vcpu, r, c->why);
+}
+
+static int save_events(const struct context *c, struct state_writer *w)
+{
+    return vcpu_events_save(c->vcpu, w, c->why);
+}
+
+static int load_events(const struct context *c, struct state_reader *r)
+{
+    return vcpu_events_load(c->vcpu, r, c->why);
+}
+
 static int load_msrs(const struct context *c, struct state_reader *r)
 {
     return msr_state_load(c->vcpu->vcpu_fd, &c->shape->msrs, r, c->why);
@@ -420,8 +413,7 @@ struct step {
 static const struct step steps[] = {
     OWN_STEP("tsck", true, save_tsc_khz, load_tsc_khz),
     OWN_STEP(GROUP_CPUID, true, save_cpuid, load_cpuid),
-    STRUCT_STEP("mpst", KVM_GET_MP_STATE, KVM_SET_MP_STATE, mp_state_fields,
-                "MP_STATE"),
+    OWN_STEP("mpst", false, save_mp_state, load_mp_state),
     STRUCT_STEP("regs", KVM_GET_REGS, KVM_SET_REGS, regs_fields, "REGS"),
     STRUCT_STEP("sreg", KVM_GET_SREGS, KVM_SET_SREGS, sregs_fields, "SREGS"),
     OWN_STEP("xsav", false, save_xsave, load_xsave),
@@ -430,17 +422,14 @@ static const struct step steps[] = {
                 "DEBUGREGS"),
     OWN_STEP(STATE_GROUP_LAPIC, false, save_lapic, load_lapic),
     OWN_STEP(STATE_GROUP_MSRS, false, save_msrs, load_msrs),
-    STRUCT_STEP("evnt", KVM_GET_VCPU_EVENTS, KVM_SET_VCPU_EVENTS, events_fields,
-                "VCPU_EVENTS"),
+    OWN_STEP("evnt", false, save_events, load_events),
 };
 
 /* Any of the structs. */
 union registers {
-    struct kvm_mp_state mp_state;
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct kvm_debugregs debugregs;
-    struct kvm_vcpu_events events;
 };
 
 /* The name of the ioctl that failed. */
@@ -526,8 +515,12 @@ int vcpu_state_load(const struct vcpu_place *vcpu, enum vcpu_age age,
 
     ret_why[0] = '\0';
     /* An INIT or SIPI on its way to a vCPU that ran arrives now or never. */
-    if (age == VCPU_RAN)
+    if (age == VCPU_RAN) {
         (void)kvm_ioctl(vcpu->vcpu_fd, KVM_GET_MP_STATE, &mp_state);
+        ret = msr_state_clear_deadline(vcpu->vcpu_fd);
+        if (ret < 0)
+            return fail(&c, ret, "KVM_SET_MSRS");
+    }
     for (size_t i = 0; ret == 0 && i < ARRAY_SIZE(steps); i++) {
         ret = load_step(&c, &steps[i], r, age == VCPU_RAN && steps[i].once);
         if (ret < 0 && !ret_why[0])

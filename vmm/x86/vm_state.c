@@ -11,6 +11,7 @@
 #include "base/state_field.h"
 #include "vmm/kvm.h"
 #include "vmm/state_file.h"
+#include "vmm/x86/map.h"
 
 static const struct state_field clock_fields[] = {
     STATE_FIELD(struct kvm_clock_data, clock),
@@ -69,6 +70,7 @@ static const struct state_field pit_fields[] = {
 };
 
 #define GROUP_PIT "pit2"
+#define PIT_SPEAKER_ON 2u /* KVM_PIT_FLAGS_SPEAKER_DATA_ON, Linux 5.19 */
 #define NO_CHIP UINT32_MAX
 
 /* In the order of loading. */
@@ -142,6 +144,26 @@ bool vm_state_has_pit(struct state_reader r)
     return false;
 }
 
+/* What KVM would take, and no guest of this machine comes to. */
+static int check_chip(const struct step *s, const union chip *chip,
+                      char why[STATE_WHY_MAX + 1])
+{
+    if (s->chip_id == KVM_IRQCHIP_IOAPIC &&
+        chip->irqchip.chip.ioapic.base_address != MAP_IOAPIC) {
+        snprintf(why, STATE_WHY_MAX + 1,
+                 "its I/O APIC lies at 0x%llx, this machine's at 0x%llx",
+                 (unsigned long long)chip->irqchip.chip.ioapic.base_address,
+                 MAP_IOAPIC);
+        return -EBADMSG;
+    }
+    if (strcmp(s->tag, GROUP_PIT) == 0 && (chip->pit.flags & ~PIT_SPEAKER_ON)) {
+        snprintf(why, STATE_WHY_MAX + 1, "its PIT has flags 0x%x",
+                 chip->pit.flags);
+        return -EBADMSG;
+    }
+    return 0;
+}
+
 static int load_step(int vm_fd, const struct step *s, struct state_reader *r,
                      char why[STATE_WHY_MAX + 1])
 {
@@ -155,6 +177,9 @@ static int load_step(int vm_fd, const struct step *s, struct state_reader *r,
         snprintf(why, STATE_WHY_MAX + 1, "its group %s is malformed", s->tag);
         return -EBADMSG;
     }
+    ret = check_chip(s, &chip, why);
+    if (ret < 0)
+        return ret;
     ret = kvm_ioctl(vm_fd, s->set, &chip);
     if (ret < 0)
         snprintf(why, STATE_WHY_MAX + 1, "KVM_SET_%s: %s", s->name,

@@ -419,9 +419,9 @@ END_GUEST reads
     .set USED, RINGS + 0x2000
     .set BUFFER, RINGS + 0x3000
 
-    /* Takes the device in slot 0, with one queue of eight and these of its
-     * first 32 features; its registers are at rdi. */
-    .macro SETUP_QUEUE features=0
+    /* Takes the device in slot 0, with one queue and these of its first 32
+     * features; its registers are at rdi. */
+    .macro SETUP_QUEUE features=0, size=8
     movl $SLOT_0, %edi
     movl $0, 0x70(%rdi)
     movl $1, 0x70(%rdi)
@@ -432,7 +432,7 @@ END_GUEST reads
     movl $1, 0x20(%rdi)
     movl $0xb, 0x70(%rdi)
     movl $0, 0x30(%rdi)
-    movl $8, 0x38(%rdi)
+    movl $\size, 0x38(%rdi)
     movl $DESC, 0x80(%rdi)
     movl $0, 0x84(%rdi)
     movl $AVAIL, 0x90(%rdi)
@@ -576,6 +576,59 @@ GUEST disk_script
 9:  PUT 'X'
     POWER_OFF
 END_GUEST disk_script
+
+/*
+ * Reads of 16 MiB each, all there before the one kick: as much as the disk in
+ * slot 0 takes in one round, three times. '.' for each that is done.
+ */
+    .set READS, 3
+    .set PIECES, 64 /* of 256 KiB, one on the other */
+GUEST disk_rounds
+    SETUP_QUEUE size=256
+    cmpl $0xf, 0x70(%rdi)
+    jne 9f
+    movl $DESC, %esi
+    movl $AVAIL, %ebp
+    xorl %ebx, %ebx /* of a descriptor, the next */
+    xorl %r8d, %r8d
+1:  movw %bx, 4(%rbp, %r8, 2)
+    movq $HEADER, (%rsi) /* zeros: read sector 0 */
+    movl $16, 8(%rsi)
+    movw $1, 12(%rsi) /* next */
+    movl $PIECES, %ecx
+2:  incl %ebx
+    movw %bx, 14(%rsi)
+    addl $16, %esi
+    movq $WORK, (%rsi)
+    movl $0x40000, 8(%rsi)
+    movw $3, 12(%rsi) /* next, writable */
+    decl %ecx
+    jnz 2b
+    incl %ebx
+    movw %bx, 14(%rsi)
+    addl $16, %esi
+    movq $DONE, (%rsi)
+    movl $1, 8(%rsi)
+    movw $2, 12(%rsi)
+    addl $16, %esi
+    incl %ebx
+    incl %r8d
+    cmpl $READS, %r8d
+    jb 1b
+    movw $READS, 2(%rbp)
+    movl $0, 0x50(%rdi)
+    movl $USED, %ebp
+    xorl %ebx, %ebx
+3:  cmpw %bx, 2(%rbp)
+    je 3b
+    incl %ebx
+    PUT '.'
+    cmpl $READS, %ebx
+    jb 3b
+    jmp .
+9:  PUT 'X'
+    POWER_OFF
+END_GUEST disk_rounds
 
 /* Writes to a page each, from 4 MiB on, and rests; again and again. */
     .macro DIRTY name, pages
