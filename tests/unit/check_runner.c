@@ -26,6 +26,7 @@ static struct trial_result *result;
 static struct runner r;
 static int guest;
 static struct proto_inbox inbox; /* of the guest */
+static uint64_t output_bytes;    /* that it sent */
 
 static void start(void)
 {
@@ -45,6 +46,7 @@ static void start(void)
     r.facts->guest_ran = true;
     r.file_fd = r.fetched.fd = r.console_fd = r.timer_fd = -1;
     r.machine_memory = 1000;
+    output_bytes = 0;
     ck_assert_int_eq(output_init(&r.out, &spec.out, spec.output_limit), 0);
     ck_assert_int_eq(output_init(&r.err, &spec.err, spec.output_limit), 0);
     ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sv), 0);
@@ -99,7 +101,8 @@ static void say_started(void)
 
 static void say_exit(uint32_t code)
 {
-    const struct proto_exec_exit m = {.code = code};
+    const struct proto_exec_exit m = {.code = code,
+                                      .stdout_bytes = output_bytes};
 
     proto_put_exec_exit(frame(), EXEC_ID, &m);
     say();
@@ -107,6 +110,7 @@ static void say_exit(uint32_t code)
 
 static void say_output(const char *text)
 {
+    output_bytes += strlen(text);
     proto_put_data(frame(), EXEC_ID, PROTO_STDOUT, text, strlen(text));
     say();
 }
