@@ -277,6 +277,33 @@ static void play_agent(int fd, const char *mode)
     }
 }
 
+/*
+ * Asleep in the kernel whatever signal comes, as one that waits for a disk.
+ * `then` is done by somebody else, once that is so.
+ */
+static void sleep_as_for_a_disk(void (*then)(void *), void *arg)
+{
+    if (vfork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        then(arg);
+        for (;;)
+            pause();
+    }
+}
+
+struct agent_part {
+    int fd;
+    const char *mode;
+};
+
+static void start_agent(void *arg)
+{
+    struct agent_part *part = arg;
+
+    if (fork() == 0)
+        play_agent(part->fd, part->mode);
+}
+
 /* A machine with such an agent, in a process of its own; STOP ends it. */
 static void play_machine(struct msg *m, const char *mode)
 {
@@ -284,8 +311,12 @@ static void play_machine(struct msg *m, const char *mode)
 
     send_message(MONITOR_RUNNING, now, sizeof(now));
     while (msg_receive(SOCK, m) == 1) {
-        if (m->type == MONITOR_VSOCK_CLIENT && fork() == 0)
-            play_agent(m->fds[0], mode);
+        struct agent_part part = {m->fds[0], mode};
+
+        if (m->type == MONITOR_VSOCK_CLIENT && strstr(mode, "stuck"))
+            sleep_as_for_a_disk(start_agent, &part);
+        if (m->type == MONITOR_VSOCK_CLIENT)
+            start_agent(&part);
         msg_close_fds(m);
         if (m->type == MONITOR_STOP) {
             send_exit(0);
@@ -295,23 +326,13 @@ static void play_machine(struct msg *m, const char *mode)
     _exit(0);
 }
 
-static void send_running(void)
+static void send_running(void *unused)
 {
     uint8_t now[8];
 
+    (void)unused;
     num_put_le64(now, io_now_ns());
     send_message(MONITOR_RUNNING, now, sizeof(now));
-}
-
-/* Asleep in the kernel whatever signal comes, as one that waits for a disk. */
-static void sleep_as_for_a_disk(void)
-{
-    if (vfork() == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        send_running();
-        for (;;)
-            pause();
-    }
 }
 
 static void say_late(int signal_number)
@@ -331,8 +352,8 @@ static void play_late(struct msg *m, const char *mode)
     if (said_fd >= 0 && write(said_fd, "early", 5) != 5)
         _exit(95);
     if (strstr(mode, "storage"))
-        sleep_as_for_a_disk();
-    send_running();
+        sleep_as_for_a_disk(send_running, NULL);
+    send_running(NULL);
     while (strstr(mode, "deaf"))
         pause();
     while (msg_receive(SOCK, m) == 1 && m->type != MONITOR_STOP)
@@ -987,6 +1008,27 @@ START_TEST(test_file_stalls)
 }
 END_TEST
 
+/*
+ * Its disk does not answer: a file that does not come or go is not the guest's
+ * fault, and one whose command has ended is not held against anybody.
+ */
+START_TEST(test_storage)
+{
+    static const char *const outcomes[] = {"ok", "infra_never_ran", "timeout"};
+    const struct trial_file put = {.src = "/etc/passwd", .dst = "p"};
+    char dst[200];
+    const struct trial_file get = {.get = true, .src = "p", .dst = dst};
+    const struct trial_file *files[] = {NULL, &put, &get};
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    run_trial("machine stuck", files[_i], false);
+    ck_assert_str_eq(outcome_name(result.outcome.kind), outcomes[_i]);
+    ck_assert_pstr_eq(result.outcome.cause,
+                      _i == 0 ? NULL : "host_storage_slow");
+    ck_assert(!result.has_stats);
+}
+END_TEST
+
 static const char *const probes[] = {"exit",    "ready",        "one byte",
                                      "type 71", "lying length", "error 2"};
 
@@ -1446,6 +1488,7 @@ int main(int argc, char **argv)
                         (int)(sizeof(bares) / sizeof(bares[0])));
     tcase_add_loop_test(t, test_deadline, 0,
                         (int)(sizeof(lates) / sizeof(lates[0])));
+    tcase_add_loop_test(t, test_storage, 0, 3);
     tcase_add_test(t, test_suspend);
     tcase_add_test(t, test_suspend_in_storage);
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
