@@ -170,6 +170,8 @@ bool runner_blame_storage(struct runner *r, const char *what);
  * it is then only killed.
  */
 bool runner_blame_stopped(struct runner *r);
+/* What the monitor says cannot be: its fault. */
+void runner_on_lie(struct runner *r);
 /* Ends the machine, whatever the monitor has become. */
 void runner_stop_machine(struct runner *r);
 /* The vCPUs' time, as the host's scheduler counts it: a limit. */

@@ -220,7 +220,7 @@ void runner_on_stats(struct runner *r, const struct monitor_stats *stats)
         runner_check_cpu(r, stats->guest_cpu_ns);
 }
 
-static void on_lie(struct runner *r)
+void runner_on_lie(struct runner *r)
 {
     r->facts->monitor_fault = true;
     r->facts->cause = "monitor_lied";
@@ -234,7 +234,7 @@ bool runner_on_monitor(struct runner *r)
     monitor_receive(r->monitor, &event);
     switch (event.kind) {
     case MONITOR_EVENT_RUNNING: /* once, and that was before */
-        on_lie(r);
+        runner_on_lie(r);
         break;
     case MONITOR_EVENT_DIAL:
         if (r->halted)

@@ -18,6 +18,8 @@
 #define HALT_TIMEOUT_MS 10000
 /* One that the host holds up has this long to answer all the same. */
 #define PATIENCE_MS 1000
+/* Far more than a guest can cause before its machine is stopped: dials. */
+#define EVENTS_MAX 100000u
 /* Rounds in which the agent's frames are taken: more than a socket holds. */
 #define REST_ROUNDS_MAX 64u
 
@@ -127,6 +129,7 @@ static bool is_held_by_host(struct runner *r)
 static void await_end(struct runner *r)
 {
     struct patience all = patience_of_ms(STOP_TIMEOUT_MS);
+    unsigned events = 0;
     bool told = false;
 
     while (!r->machine_ended) {
@@ -135,7 +138,13 @@ static void await_end(struct runner *r)
         /* A busy one has no room for the word yet: say it again. */
         if (!told)
             told = monitor_stop(r->monitor) != -EAGAIN;
-        if (runner_on_monitor(r) || patience_poll(&all, &p, 1) > 0)
+        if (events > EVENTS_MAX) {
+            runner_on_lie(r);
+            r->past_asking = true;
+            break;
+        }
+        events += runner_on_monitor(r);
+        if (patience_poll(&all, &p, 1) > 0)
             continue;
         if (all.left_ns <= (STOP_TIMEOUT_MS - PATIENCE_MS) * MS &&
             is_held_by_host(r))

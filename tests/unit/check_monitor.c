@@ -335,6 +335,16 @@ static void send_running(void *unused)
     send_message(MONITOR_RUNNING, now, sizeof(now));
 }
 
+static void send_dials(unsigned count)
+{
+    uint8_t dial[12] = {0};
+
+    for (unsigned i = 0; i < count; i++) {
+        dial[0] = (uint8_t)i;
+        send_message(MONITOR_VSOCK_DIAL, dial, sizeof(dial));
+    }
+}
+
 static void say_late(int signal_number)
 {
     (void)signal_number;
@@ -358,6 +368,8 @@ static void play_late(struct msg *m, const char *mode)
         pause();
     while (msg_receive(SOCK, m) == 1 && m->type != MONITOR_STOP)
         msg_close_fds(m);
+    while (strstr(mode, "floods"))
+        send_dials(1);
     send_exit_for(MONITOR_EXIT_STOPPED, 0);
     _exit(0);
 }
@@ -383,16 +395,6 @@ static void play_trial(const char *mode)
         raise(SIGSEGV);
     close(SOCK);
     pause();
-}
-
-static void send_dials(unsigned count)
-{
-    uint8_t dial[12] = {0};
-
-    for (unsigned i = 0; i < count; i++) {
-        dial[0] = (uint8_t)i;
-        send_message(MONITOR_VSOCK_DIAL, dial, sizeof(dial));
-    }
 }
 
 /* How many of the dials are answered, before something else comes. */
@@ -935,6 +937,7 @@ static const struct {
     {"late", OUTCOME_TIMEOUT, NULL, true},
     {"late storage", OUTCOME_TIMEOUT, "host_storage_slow", false},
     {"late deaf", OUTCOME_MONITOR_FAULT, "monitor_hung", false},
+    {"late floods", OUTCOME_MONITOR_FAULT, "monitor_lied", false},
 };
 
 START_TEST(test_deadline)
