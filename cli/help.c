@@ -33,7 +33,8 @@ static const struct row EXIT_ROWS[] = {
 
 static const struct row LIMIT_ROWS[] = {
     {"--timeout",
-     "10m for run; enforced by the host's clock; outcome timeout."},
+     "10m for run; enforced by the host's clock; outcome timeout, with the "
+     "cause host_storage_slow if this host's disk did not answer."},
     {"--output-limit", "10M a stream; enforced by the host; noted, the rest is "
                        "counted and dropped."},
     {"--disk-limit",
