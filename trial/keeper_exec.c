@@ -386,6 +386,9 @@ void keeper_on_exit(struct keeper *k, uint32_t id,
     if (!c)
         return;
     c->live = false;
+    /* By then the host knows: what was refused is part of the answer. */
+    runner_ask_for_stats(k->runner);
+    body.exited.disk_refused = runner_disk_refused(k->runner);
     body.exited.dropped[0] = c->dropped[0];
     body.exited.dropped[1] = c->dropped[1];
     if (c->state == CLIENT_ACTIVE)

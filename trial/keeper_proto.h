@@ -42,7 +42,7 @@
 #include "trial/outcome.h"
 
 /* In the machine's record; who speaks another one does not try. */
-#define KEEPER_PROTO_VERSION 1u
+#define KEEPER_PROTO_VERSION 2u
 
 #define KEEPER_WINDOW PROTO_WINDOW      /* of stdin, stdout and stderr each */
 #define KEEPER_DATA_MAX MSG_PAYLOAD_MAX /* bytes of one STDIN */
@@ -105,6 +105,8 @@ struct keeper_exited {
     struct proto_exec_exit status; /* the agent's claim */
     /* Output that a client too slow for the timeout never got. */
     uint64_t dropped[2];
+    /* The host refused a write of the machine's, in this exec or before. */
+    bool disk_refused;
 };
 
 struct keeper_file {

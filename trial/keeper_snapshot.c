@@ -375,6 +375,19 @@ static void give_time(struct keeper *k, uint64_t ns)
         r->file_deadline_ns += ns;
 }
 
+/* What was refused is not on the disk: no machine to start from. */
+static int check_disks(struct runner *r, struct failure *f)
+{
+    runner_ask_for_stats(r);
+    if (!runner_disk_refused(r))
+        return 0;
+    failure_set(f, "disk_full", "--disk-limit",
+                "start the machine anew with more --disk-limit",
+                "the host refused what the guest wrote, at the limit of a "
+                "disk: the machine is not whole");
+    return -ENOSPC;
+}
+
 /* Pauses, saves, resumes: a machine that cannot go on ends by itself. */
 static int save(struct keeper *k, const struct monitor_save_files *files,
                 struct helper_saved *ret_saved, struct failure *f)
@@ -384,8 +397,10 @@ static int save(struct keeper *k, const struct monitor_save_files *files,
     uint64_t began = io_now_ns();
     /* Without it, who waits only loses patience sooner. */
     int busy_fd = registry_hold_busy(&k->entry);
-    int ret = monitor_pause(r->monitor, f);
+    int ret = check_disks(r, f);
 
+    if (ret == 0)
+        ret = monitor_pause(r->monitor, f);
     if (ret == 0) {
         ret = monitor_save(r->monitor, files, &ret_saved->saved, f);
         if (monitor_resume(r->monitor, &why) != 0)

@@ -96,13 +96,11 @@ static void cancel(struct live_exec *x, const char *cause, const char *message)
 static const char *stable_cause(const char *cause)
 {
     static const char *const CAUSES[] = {
-        "machine_unavailable", "machine_ended",
-        "monitor_lied",        "monitor_hung",
-        "monitor_stopped",     "monitor_exited",
-        "monitor_seccomp",     "monitor_crashed",
-        "monitor_killed",      "host_error",
-        "host_disk_full",      "triple_fault",
-        "power_off",           "reset",
+        "machine_unavailable", "machine_ended",   "monitor_lied",
+        "monitor_hung",        "monitor_stopped", "monitor_exited",
+        "monitor_seccomp",     "monitor_crashed", "monitor_killed",
+        "host_error",          "host_disk_full",  "host_io_error",
+        "triple_fault",        "power_off",       "reset",
         "emulation",           "internal",
     };
 
@@ -249,6 +247,11 @@ static void on_exited(struct live_exec *x, const struct keeper_exited *exited)
     x->over = true;
     x->result->exec_end_ns = io_now_ns();
     exec_result_exit(x->result, x->spec, &exited->status);
+    if (exited->disk_refused) {
+        x->result->hit_disk = true;
+        x->facts->ended_by = LIMIT_DISK;
+        x->facts->limit_by_host = true;
+    }
     for (unsigned i = 0; i < 2; i++)
         x->streams[i].output.dropped += exited->dropped[i];
 }

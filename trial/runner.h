@@ -228,6 +228,8 @@ void runner_blame_kept(struct runner *r);
 void runner_reap_monitor(struct runner *r);
 /* The counters once more, as the end of the machine would tell them. */
 void runner_ask_for_stats(struct runner *r);
+/* The host has refused a write of the guest's, as far as was heard. */
+bool runner_disk_refused(const struct runner *r);
 /* Counters came: limits that the host enforces. */
 void runner_on_stats(struct runner *r, const struct monitor_stats *stats);
 

@@ -174,8 +174,7 @@ void runner_freeze(struct runner *r)
     settle(r);
     /* What was refused is not on the disk: no machine to start from. */
     runner_ask_for_stats(r);
-    if (r->machine_ended ||
-        (r->facts->ended_by == LIMIT_DISK && r->facts->limit_by_host))
+    if (r->machine_ended || runner_disk_refused(r))
         return;
     if (r->spec->progress)
         r->spec->progress(r->spec->progress_ctx, "save");

@@ -183,6 +183,11 @@ static void on_disk_refused(struct runner *r, const char *disk)
         r->phase = RUNNER_OVER;
 }
 
+bool runner_disk_refused(const struct runner *r)
+{
+    return r->facts->ended_by == LIMIT_DISK && r->facts->limit_by_host;
+}
+
 static void on_disk_stats(struct runner *r, const struct monitor_stats *stats,
                           uint32_t i)
 {
@@ -198,6 +203,12 @@ static void on_disk_stats(struct runner *r, const struct monitor_stats *stats,
                     "make room where TMPDIR points (or where the rw disk "
                     "lies), or use --overlay memory",
                     "this host had no room left for what the guest wrote");
+    else if (stats->disks[i].io_errors > 0)
+        runner_fail(r, "host_io_error", disk,
+                    "look at the host's log and at the disk that TMPDIR and "
+                    "the machine's own disks are on",
+                    "this host could not read or write what the guest asked "
+                    "for: its programs saw I/O errors");
 }
 
 void runner_check_cpu(struct runner *r, uint64_t guest_cpu_ns)

@@ -136,7 +136,8 @@ void runner_ask_for_stats(struct runner *r)
     struct patience patience = patience_of_ms(STATS_WAIT_MS);
 
     r->stats_seen = false;
-    if (monitor_request_stats(r->monitor) != 0)
+    if (!r->monitor || r->machine_ended ||
+        monitor_request_stats(r->monitor) != 0)
         return;
     while (!r->stats_seen && !r->machine_ended) {
         struct pollfd p = {monitor_fd(r->monitor), POLLIN, 0};
