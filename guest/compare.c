@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "guest/sysfile.h"
@@ -28,6 +29,7 @@ struct walk {
     struct proto_compare entry; /* its path: where the walk is; "": the root */
     uint32_t count;
     unsigned depth;
+    bool moved; /* within a directory that a layer shows from elsewhere */
     uint8_t bufs[2][READ_SIZE];
 };
 
@@ -264,20 +266,38 @@ static int open_child(const struct compare_side *side, const char *name,
     return 0;
 }
 
+/*
+ * A layer's directory that was renamed: below it are the root's files of
+ * another place, and the layer has no names of them. Kernel documentation,
+ * overlayfs.
+ */
+static bool is_moved(const struct compare_side sides[2])
+{
+    for (unsigned i = 0; i < 2; i++) {
+        if (sides[i].upper >= 0 &&
+            fgetxattr(sides[i].upper, "trusted.overlay.redirect", NULL, 0) > 0)
+            return true;
+    }
+    return false;
+}
+
 /* Walks the directory of that name on the sides which have it. */
 static int descend(struct walk *w, const struct compare_side sides[2],
                    const char *name, const bool has[2])
 {
     struct compare_side children[2] = {NOWHERE, NOWHERE};
     int ret = w->depth == COMPARE_DEPTH_MAX ? -ELOOP : 0;
+    bool moved = w->moved;
 
     for (unsigned i = 0; ret == 0 && i < 2; i++) {
         if (has[i])
             ret = open_child(&sides[i], name, &children[i]);
     }
     w->depth++;
+    w->moved |= is_moved(children);
     if (ret == 0)
         ret = walk_sides(w, children);
+    w->moved = moved;
     w->depth--;
     for (unsigned i = 0; i < 2; i++) {
         sysfile_close(&children[i].view);
@@ -365,7 +385,7 @@ static int visit(struct walk *w, const struct compare_side sides[2],
         ret = visit_one(w, sides, name, order < 0 ? 0 : 1);
     } else {
         ret = is_touched(sides, name, &touched);
-        if (ret == 0 && touched)
+        if (ret == 0 && (touched || w->moved))
             ret = visit_both(w, sides, name);
     }
     entry->path_len = len;

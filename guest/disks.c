@@ -133,7 +133,11 @@ static int mount_scratch(const struct sandbox_disk *disk, uint64_t limit,
     return 0;
 }
 
-/* The overlay holds on to its layers: their own mounts are taken away. */
+/*
+ * The overlay holds on to its layers: their own mounts are taken away. A folder
+ * of the image can be renamed (redirect_dir), and a file has one inode number,
+ * whichever call asks for it (xino): programs expect both.
+ */
 static int mount_overlay(bool writable)
 {
     (void)!mkdir(BOOT_ROOT, 0755);
@@ -144,7 +148,7 @@ static int mount_overlay(bool writable)
     }
     if (mount("overlay", BOOT_ROOT, "overlay", MS_NODEV,
               "lowerdir=" LOWER ",upperdir=" SCRATCH "/upper,workdir=" SCRATCH
-              "/work") < 0)
+              "/work,redirect_dir=on,xino=on") < 0)
         return -errno;
     (void)!umount2(LOWER, MNT_DETACH);
     (void)!umount2(SCRATCH, MNT_DETACH);
@@ -189,7 +193,7 @@ static int open_directory(const char *path, int *ret_fd)
 static int mount_compared(struct sandbox_config *config, const char *id,
                           struct compare_side *ret_side)
 {
-    char device[32], disk_path[16], upper[32], view[32], data[80];
+    char device[32], disk_path[16], upper[32], view[32], data[112];
     struct sandbox_disk disk;
     int ret;
 
@@ -199,7 +203,8 @@ static int mount_compared(struct sandbox_config *config, const char *id,
     snprintf(disk_path, sizeof(disk_path), "/%s", id);
     snprintf(upper, sizeof(upper), "/%s/upper", id);
     snprintf(view, sizeof(view), "/view-%s", id);
-    snprintf(data, sizeof(data), "lowerdir=%s:" LOWER, upper);
+    snprintf(data, sizeof(data), "lowerdir=%s:" LOWER ",redirect_dir=follow",
+             upper);
     (void)!mkdir(disk_path, 0755);
     (void)!mkdir(view, 0755);
     if (mount(device, disk_path, "ext4", QUIET, NULL) < 0 ||

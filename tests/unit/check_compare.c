@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
@@ -247,6 +248,30 @@ START_TEST(test_layer_differs)
 }
 END_TEST
 
+/*
+ * A folder that was renamed has names of its own in no layer: all of it is
+ * looked at, and only there.
+ */
+START_TEST(test_moved)
+{
+    make_dir("a/dir");
+    make_dir("b/dir");
+    make_dir("a/dir/sub");
+    make_dir("b/dir/sub");
+    put("a/dir/sub/file", "one");
+    put("b/dir/sub/file", "two");
+    put("a/other", "one");
+    put("b/other", "two");
+    make_dir("ub/dir");
+    must_say("");
+    if (setxattr("ub/dir", "trusted.overlay.redirect", "/was", 4, 0) < 0) {
+        puts("skip - folders that were renamed: only root can mark one");
+        return;
+    }
+    must_say("M f /dir/sub/file\n");
+}
+END_TEST
+
 START_TEST(test_types)
 {
     make_dir("a/was-dir");
@@ -406,6 +431,7 @@ int main(void)
     tcase_add_test(tc, test_order);
     tcase_add_test(tc, test_opaque);
     tcase_add_test(tc, test_layer_differs);
+    tcase_add_test(tc, test_moved);
     tcase_add_test(tc, test_types);
     tcase_add_test(tc, test_special);
     tcase_add_test(tc, test_devices);
