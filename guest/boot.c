@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -128,6 +129,27 @@ void boot_say_modules(void)
 out_close:
     if (dir)
         closedir(dir);
+}
+
+/* ---- processes ---------------------------------------------------------- */
+
+/* The most that 64-bit Linux has numbers for (PID_MAX_LIMIT). */
+#define PROCESSES_MAX 4194304u
+
+void boot_lift_process_limits(void)
+{
+    static const char *const files[] = {"/proc/sys/kernel/threads-max",
+                                        "/proc/sys/kernel/pid_max"};
+    const struct rlimit none = {RLIM_INFINITY, RLIM_INFINITY};
+
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        int ret = sysfile_write_u64(AT_FDCWD, files[i], PROCESSES_MAX);
+
+        if (ret)
+            boot_say("cannot raise %s: %s", files[i], strerror(-ret));
+    }
+    if (setrlimit(RLIMIT_NPROC, &none) < 0)
+        boot_say("cannot lift the limit on processes: %s", strerror(errno));
 }
 
 /* ---- the rest ----------------------------------------------------------- */

@@ -38,6 +38,14 @@ void boot_load_modules(void);
 /* Why something may be missing: modules that are for another kernel. */
 void boot_say_modules(void);
 
+/*
+ * Takes the kernel's own limits on processes out of the way, for this process
+ * and all that come from it: they follow from the size of memory, count all of
+ * a user's programs together, and nobody is told when one is met. What ends a
+ * fork bomb is its cgroup's pids.max. A limit that cannot be lifted is said.
+ */
+void boot_lift_process_limits(void);
+
 /* Brings lo up, if there is one. */
 void boot_loopback_up(void);
 

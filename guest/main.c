@@ -161,6 +161,7 @@ int main(void)
         compare_on_console();
         boot_power_off();
     }
+    boot_lift_process_limits();
     boot_loopback_up();
     set_up_identity(&agent, &config);
     set_up_agent(&agent, &config, &options);
