@@ -22,7 +22,11 @@ static const struct option_spec COMMAND_SPECS[] = {
     {"workdir", 'w', "DIR", false,
      "Working directory in the guest. Default: the user's home."},
     {"user", 'u', "NAME|UID[:GID]", false,
-     "User in the guest. Default: sandbox (uid 1000)."},
+     "User in the guest. Default: sandbox (uid 1000), for whom no program "
+     "gains "
+     "rights: sudo, su and set-id bits do not work there. What needs root is "
+     "run "
+     "with -u root, or belongs in the image's recipe."},
     {"interactive", 'i', NULL, false,
      "Pass standard input on. Without it the command's input is empty."},
     {"tty", 't', NULL, false, "Give the command a terminal; implies -i."},
