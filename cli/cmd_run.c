@@ -37,6 +37,7 @@ struct run {
     struct trial_vm vm; /* --reset in-place */
     unsigned long long repeat;
     unsigned long long number; /* of the trial, from 1 */
+    unsigned long long reused; /* trials in a machine that was rolled back */
     unsigned long long same;   /* trials with a status and the first's output */
     char first[DIGEST_HEX_SIZE];
     char id[24];
@@ -298,6 +299,7 @@ static void run_trial(struct run *run)
     if (s->restore && run->result.running_ns > 0)
         fitness_cpu_remember(state_digest(s->restore->snapshot));
     count_same(run);
+    run->reused += run->result.proof.exposed;
 }
 
 static void keep_first(int *status, int one)
@@ -323,7 +325,26 @@ static bool next_trial(struct run *run, int *status)
     return false;
 }
 
-/* All trials and their results: the first exit status that is not 0. */
+/* Whoever asked for machines that are used again hears if they were not. */
+static void report_reuse(const struct run *run)
+{
+    if (!run->source.in_place)
+        return;
+    if (run->repeat == 1)
+        fputs("microsbx run: --reset in-place reused nothing: there was one "
+              "trial; --repeat makes several\n",
+              stderr);
+    else if (run->reused + 1 < run->number)
+        fprintf(stderr,
+                "microsbx run: --reset in-place: %llu of %llu trials found a "
+                "machine to use again\n",
+                run->reused, run->number - 1);
+}
+
+/*
+ * All trials and their results: the first exit status that is not 0; 130 if the
+ * series was cut short.
+ */
 static int run_trials(struct run *run)
 {
     int status = 0;
@@ -339,7 +360,9 @@ static int run_trials(struct run *run)
     if (run->repeat > 1)
         fprintf(stderr, "%llu trials, %llu with the output of the first\n",
                 run->number, run->same);
-    return status;
+    report_reuse(run);
+    return run->result.facts.cancelled && run->repeat > 1 ? EXIT_CANCELLED
+                                                          : status;
 }
 
 static void run_free(struct run *run)

@@ -48,7 +48,7 @@ static json_t *stream_object(const struct trial_stream *s,
 
     json_put(&o, "file", text(sink->file));
     json_put(&o, "bytes", json_integer((json_int_t)s->bytes));
-    json_put(&o, "sha256", text(s->sha256));
+    json_put(&o, "sha256", s->sha256[0] ? text(s->sha256) : json_null());
     return json_made(&o);
 }
 
@@ -127,10 +127,26 @@ static json_t *started_at(double when)
     return json_string(shown);
 }
 
+static bool has_files(const struct trial_spec *spec, bool get)
+{
+    for (size_t i = 0; i < spec->file_count; i++)
+        if (spec->files[i].get == get)
+            return true;
+    return false;
+}
+
+/* The time for files on their way in or out: of one that had any. */
+static json_t *file_time(const struct trial_spec *spec, bool get, uint64_t from,
+                         uint64_t to)
+{
+    return has_files(spec, get) && to != from ? milliseconds(from, to)
+                                              : json_null();
+}
+
 static json_t *time_object(const struct trial_result *r,
                            const struct trial_spec *spec)
 {
-    uint64_t last = r->exec_end_ns ? r->exec_end_ns : r->end_ns;
+    uint64_t over = r->over_ns ? r->over_ns : r->exec_end_ns;
     struct json_make o = json_make_object();
 
     json_put(&o, "queued_ms", json_integer(0));
@@ -138,12 +154,14 @@ static json_t *time_object(const struct trial_result *r,
              spec->restore ? milliseconds(r->started_ns, r->running_ns)
                            : json_null());
     json_put(&o, "ready_ms", milliseconds(r->started_ns, r->ready_ns));
-    json_put(&o, "exec_ms", milliseconds(r->exec_ns, last));
-    json_put(&o, "teardown_ms", milliseconds(last, r->end_ns));
+    json_put(&o, "exec_ms", milliseconds(r->exec_ns, r->exec_end_ns));
+    json_put(&o, "teardown_ms", milliseconds(over, r->end_ns));
     json_put(&o, "guest_cpu_ms",
              r->has_stats ? milliseconds(1, r->stats.guest_cpu_ns + 1)
                           : json_null());
     json_put(&o, "first_run_ms", milliseconds(r->started_ns, r->running_ns));
+    json_put(&o, "put_ms", file_time(spec, false, r->ready_ns, r->exec_ns));
+    json_put(&o, "get_ms", file_time(spec, true, r->exec_end_ns, over));
     return json_made(&o);
 }
 

@@ -384,6 +384,14 @@ static void runner_fini(struct runner *r)
     io_close(&r->timer_fd);
 }
 
+/* What comes from here on is neither the workload's time nor its files'. */
+static void end_of_time(struct trial_result *result)
+{
+    result->over_ns = io_now_ns();
+    if (result->exec_ns != 0 && result->exec_end_ns == 0)
+        result->exec_end_ns = result->over_ns;
+}
+
 void trial_run(const struct trial_spec *spec, struct machine *machine,
                struct trial_result *ret_result)
 {
@@ -411,12 +419,13 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
     if (forget_fetched(&r) == 0 && prepare(&r) == 0) {
         if (spec->no_agent) {
-            runner_begin_workload(&r, ret_result->running_ns);
+            runner_begin_workload(&r, r.go_ns);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
             keeper_on_ready(spec->keeper);
         }
         runner_event(&r, "running", NULL);
         loop_until_over(&r);
+        end_of_time(ret_result);
         if (r.facts->timed_out)
             runner_halt(&r);
         runner_freeze(&r);

@@ -70,6 +70,7 @@ struct runner {
     int timer_fd;           /* rings at armed_ns; -1 */
     uint64_t armed_ns;      /* UINT64_MAX: never */
     uint64_t scratch_limit; /* bytes; 0: it has no such disk */
+    uint64_t go_ns;         /* a bare guest's time counts from here */
     uint64_t ready_deadline_ns;
     uint64_t deadline_ns;   /* of the workload; 0: none yet */
     uint64_t stats_at_ns;   /* next look at the counters; 0: not needed */

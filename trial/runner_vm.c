@@ -51,6 +51,7 @@ static int await_running(struct runner *r)
     struct failure *f = &r->result->failure;
     int ret = monitor_await_running(r->monitor, &r->result->running_ns, f);
 
+    r->go_ns = r->result->running_ns;
     r->facts->guest_ran = ret == 0 || ret == -EPROTO;
     r->facts->monitor_fault = ret == -EPROTO;
     return ret;
@@ -104,7 +105,8 @@ static int continue_machine(struct runner *r)
         ret = monitor_resume(r->monitor, &result->failure);
     if (ret != 0)
         return ret;
-    result->running_ns = began;
+    result->running_ns = io_now_ns();
+    r->go_ns = began;
     r->facts->guest_ran = true;
     if (r->spec->cpu_time_ms > 0)
         r->cpu_before_ns = monitor_guest_cpu_ns(r->monitor);

@@ -191,7 +191,8 @@ struct trial_result {
     uint64_t hello_ns;    /* its agent's hello */
     uint64_t ready_ns;    /* the agent serves (restored: has acknowledged) */
     uint64_t exec_ns;     /* exec request sent, or the bare guest started */
-    uint64_t exec_end_ns; /* its end */
+    uint64_t exec_end_ns; /* its end, or when it was given up */
+    uint64_t over_ns;     /* nothing more was expected of the guest */
     uint64_t end_ns;      /* nothing is left of it */
     char kernel_release[PROTO_RELEASE_MAX]; /* the guest's claim */
     struct proof proof;

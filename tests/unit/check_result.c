@@ -270,6 +270,15 @@ START_TEST(test_long_text)
 }
 END_TEST
 
+/* One of the times of the result; below 0: it is null. */
+static bool is_ms(const char *name, double ms)
+{
+    const json_t *got = json_object_get(json_object_get(root, "time"), name);
+    double off = json_real_value(got) - ms;
+
+    return ms < 0 ? json_is_null(got) : json_is_real(got) && off * off < 1e-6;
+}
+
 /* Without an agent: the same keys, and null where nobody could know. */
 START_TEST(test_no_agent)
 {
@@ -279,7 +288,8 @@ START_TEST(test_no_agent)
     result.facts.has_status = true;
     result.facts.cause = "power_off";
     result.exec_ns = 1;
-    result.end_ns = 2000001;
+    result.exec_end_ns = result.over_ns = 2000001;
+    result.end_ns = 5000001;
     write_line();
     ck_assert_str_eq(word("outcome"), "ok");
     ck_assert_str_eq(word("cause"), "power_off");
@@ -290,8 +300,42 @@ START_TEST(test_no_agent)
         json_is_null(json_object_get(json_object_get(root, "limits"), "pids")));
     ck_assert(json_is_null(
         json_object_get(json_object_get(root, "time"), "ready_ms")));
-    ck_assert(json_is_real(
-        json_object_get(json_object_get(root, "time"), "exec_ms")));
+    ck_assert(is_ms("exec_ms", 2.0));
+    ck_assert(is_ms("teardown_ms", 3.0));
+    ck_assert(is_ms("get_ms", -1));
+}
+END_TEST
+
+/* Each number is the time from one thing to another, or null. */
+START_TEST(test_times)
+{
+    static const struct trial_file files[] = {
+        {.src = "a", .dst = "b"}, {.get = true, .src = "c", .dst = "d"}};
+
+    spec.files = files;
+    spec.file_count = 2;
+    result.started_ns = 1000000;
+    result.running_ns = 3000000;
+    result.ready_ns = 6000000;
+    result.exec_ns = 10000000;
+    result.exec_end_ns = 15000000;
+    result.over_ns = 21000000;
+    result.end_ns = 28000000;
+    write_line();
+    ck_assert(is_ms("first_run_ms", 2.0) && is_ms("ready_ms", 5.0));
+    ck_assert(is_ms("put_ms", 4.0) && is_ms("exec_ms", 5.0));
+    ck_assert(is_ms("get_ms", 6.0) && is_ms("teardown_ms", 7.0));
+    ck_assert(is_ms("restore_ms", -1) && is_ms("guest_cpu_ms", -1));
+    /* Given up: no file was fetched. */
+    result.exec_end_ns = result.over_ns;
+    write_line();
+    ck_assert(is_ms("exec_ms", 11.0) && is_ms("get_ms", -1));
+    /* Before it came to run anything: no time of it is known. */
+    memset(&result, 0, sizeof(result));
+    write_line();
+    ck_assert(is_ms("exec_ms", -1) && is_ms("teardown_ms", -1));
+    ck_assert(json_is_null(
+        json_object_get(json_object_get(root, "stdout"), "sha256")));
 }
 END_TEST
 
@@ -338,6 +382,7 @@ int main(void)
     tcase_add_test(t, test_hostile_text);
     tcase_add_test(t, test_files);
     tcase_add_test(t, test_no_agent);
+    tcase_add_test(t, test_times);
     tcase_add_test(t, test_no_secrets);
     tcase_add_test(t, test_extremes);
     tcase_add_test(t, test_memory);
