@@ -568,8 +568,8 @@ static const struct {
     {0x4b564d06, 0x30, "no such paravirtualisation"},
     {0x4b564d08, 1, "no such paravirtualisation"}, /* migration control */
     {0x9e, 0x31000, "no system management mode"},
-    {0x10a, 1ull << 62, "MSR 0x10a, bits 0x4000000000000000"},
-    {0xce, 1ull << 62, "MSR 0xce, bits 0x4000000000000000"},
+    {0x10a, 1ull << 59, "MSR 0x10a, bits 0x800000000000000"},
+    {0xce, 1ull << 59, "MSR 0xce, bits 0x800000000000000"},
     {0x11, 0, "MSR 0x11 is not a machine's state"}, /* an order to write */
     {0x4b564d00, 0, "MSR 0x4b564d00 is not a machine's state"},
 };
