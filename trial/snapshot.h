@@ -5,9 +5,9 @@
  * Every file is opened before it is hashed (relative to the directory, no
  * symbolic link, regular files only), so that what was checked is what the
  * monitor gets. Manifest, state and maps are always checked; memory and disks
- * by level. A diff is flattened when it is opened: its memory and
- * cow files are then unlinked files of this process, and nobody else needs to
- * know of chains.
+ * by level. A diff is flattened when it is opened: its memory and cow files are
+ * then files in the cache folder, or unlinked ones of this process, and nobody
+ * else needs to know of chains.
  *
  * Every refusal is a struct failure: the object is the file it is about, and
  * the code one of

@@ -251,22 +251,16 @@ int snapshot_check_chunk(int fd, const struct snapshot_region *region,
     uint64_t start = i * SNAPSHOT_CHUNK;
     size_t len = (size_t)num_min(SNAPSHOT_CHUNK, region->bytes - start);
     uint8_t want[DIGEST_SIZE], have[DIGEST_SIZE];
-    uint8_t *buf = malloc(len);
-    ssize_t n = buf ? io_pread_full(fd, buf, len, start) : -ENOMEM;
+    int ret = snapshot_chunk_leaf(fd, start, len, have);
+    ssize_t n;
 
-    if (n == (ssize_t)len) {
-        snapshot_leaf(buf, len, have);
-        n = io_pread_full(leaves_fd, want, sizeof(want),
-                          (region->first + i) * DIGEST_SIZE);
-        if (n == (ssize_t)sizeof(want))
-            n = memcmp(want, have, sizeof(want)) != 0;
-        else if (n >= 0)
-            n = -ENODATA;
-    } else if (n >= 0) {
-        n = -ENODATA;
-    }
-    free(buf);
-    return (int)n;
+    if (ret != 0)
+        return ret;
+    n = io_pread_full(leaves_fd, want, sizeof(want),
+                      (region->first + i) * DIGEST_SIZE);
+    if (n != (ssize_t)sizeof(want))
+        return n < 0 ? (int)n : -ENODATA;
+    return memcmp(want, have, sizeof(want)) != 0;
 }
 
 /* The open file of a region; -1: it is not open. */
@@ -370,18 +364,41 @@ static int check_sample(const struct snapshot *s,
     return ret == 0 ? 0 : fail_read(region_path(s, region, &buf), ret, f);
 }
 
+/* Numbers of leaves, no two alike: up to SAMPLES of them. 0 or -EIO. */
+static int choose_samples(uint64_t total, uint64_t ret_leaves[SAMPLES],
+                          unsigned *ret_count)
+{
+    unsigned count = 0, i;
+    uint64_t random;
+
+    while (count < num_min(total, SAMPLES)) {
+        /* Of few, all: a draw would take long to find the last of them. */
+        if (total <= SAMPLES)
+            random = count;
+        else if (getrandom(&random, sizeof(random), 0) !=
+                 (ssize_t)sizeof(random))
+            return -EIO;
+        for (i = 0; i < count && ret_leaves[i] != random % total; i++)
+            ;
+        if (i == count)
+            ret_leaves[count++] = random % total;
+    }
+    *ret_count = count;
+    return 0;
+}
+
 static int check_samples(const struct snapshot *s, struct failure *f)
 {
     struct snapshot_region regions[SNAPSHOT_REGIONS_MAX];
-    unsigned count = snapshot_regions(&s->manifest, regions);
-    uint64_t total = snapshot_leaf_count(&s->manifest);
-    uint64_t random[SAMPLES];
-    int ret = 0;
+    unsigned count = snapshot_regions(&s->manifest, regions), samples = 0;
+    uint64_t leaves[SAMPLES];
+    int ret =
+        choose_samples(snapshot_leaf_count(&s->manifest), leaves, &samples);
 
-    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
-        return snapshot_fail(f, -EIO, "host", s->dir, "no random numbers");
-    for (unsigned i = 0; ret == 0 && i < SAMPLES; i++)
-        ret = check_sample(s, regions, count, random[i] % total, f);
+    if (ret != 0)
+        return snapshot_fail(f, ret, "host", s->dir, "no random numbers");
+    for (unsigned i = 0; ret == 0 && i < samples; i++)
+        ret = check_sample(s, regions, count, leaves[i], f);
     return ret;
 }
 

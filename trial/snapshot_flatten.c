@@ -277,6 +277,12 @@ static int flatten_disk(const struct snapshot_watch *watch, uint32_t disk,
 
 /* ------------------------------------------------------------------------- */
 
+int snapshot_flatten_file(const struct snapshot_watch *watch, int disk, int to)
+{
+    return disk < 0 ? flatten_memory(watch, to)
+                    : flatten_disk(watch, (uint32_t)disk, to);
+}
+
 /* One flattened file, of the memory (disk -1) or of a disk: fd or -errno. */
 static int flatten_one(const struct snapshot_watch *watch, int disk)
 {
@@ -285,8 +291,7 @@ static int flatten_one(const struct snapshot_watch *watch, int disk)
     int readonly = -1;
 
     if (ret == 0)
-        ret = disk < 0 ? flatten_memory(watch, fd)
-                       : flatten_disk(watch, (uint32_t)disk, fd);
+        ret = snapshot_flatten_file(watch, disk, fd);
     if (ret == 0) {
         readonly = reopen_readonly(fd);
         ret = readonly < 0 ? readonly : 0;
@@ -295,8 +300,8 @@ static int flatten_one(const struct snapshot_watch *watch, int disk)
     return ret < 0 ? ret : readonly;
 }
 
-static int fail_flatten(const struct snapshot_watch *watch, int error,
-                        struct failure *f)
+int snapshot_flatten_fail(const struct snapshot_watch *watch, int error,
+                          struct failure *f)
 {
     const char *dir = watch->chain[0].dir;
 
@@ -336,7 +341,7 @@ int snapshot_flatten(const struct snapshot_watch *watch, int *ret_memory_fd,
         io_close(&memory);
         for (unsigned i = 0; i < VM_DISKS_MAX; i++)
             io_close(&cows[i]);
-        return fail_flatten(watch, ret, f);
+        return snapshot_flatten_fail(watch, ret, f);
     }
     *ret_memory_fd = memory;
     memcpy(ret_cows, cows, sizeof(cows));

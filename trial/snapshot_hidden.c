@@ -28,9 +28,7 @@
 
 /* ---- removing ----------------------------------------------------------- */
 
-/* Calls `take` with the name of each entry of a folder, as far as it can. */
-static void for_each_entry(int dir_fd,
-                           void (*take)(int dir_fd, const char *name))
+void snapshot_each_entry(int dir_fd, snapshot_entry_fn *take, void *ctx)
 {
     int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -42,13 +40,14 @@ static void for_each_entry(int dir_fd,
     }
     while ((entry = readdir(dir)) != NULL)
         if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-            take(dir_fd, entry->d_name);
+            take(dir_fd, entry->d_name, ctx);
     closedir(dir);
 }
 
 /* All that a snapshot's folder can hold is files. */
-static void remove_file(int dir_fd, const char *name)
+void snapshot_remove_file(int dir_fd, const char *name, void *ctx)
 {
+    (void)ctx;
     (void)unlinkat(dir_fd, name, 0);
 }
 
@@ -56,7 +55,7 @@ void snapshot_hidden_remove(struct snapshot_stage *stage)
 {
     if (stage->temp[0]) {
         if (stage->dir_fd >= 0)
-            for_each_entry(stage->dir_fd, remove_file);
+            snapshot_each_entry(stage->dir_fd, snapshot_remove_file, NULL);
         (void)unlinkat(stage->folder_fd, stage->temp, AT_REMOVEDIR);
         stage->temp[0] = '\0';
     }
@@ -73,18 +72,19 @@ static bool is_hidden_name(const char *name)
 }
 
 /* Removes a hidden folder of ours if nobody holds its lock. */
-static void remove_abandoned(int folder_fd, const char *name)
+static void remove_abandoned(int folder_fd, const char *name, void *ctx)
 {
     struct stat st;
     int fd;
 
+    (void)ctx;
     if (!is_hidden_name(name))
         return;
     fd = openat(folder_fd, name,
                 O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd >= 0 && fstat(fd, &st) == 0 && st.st_uid == geteuid() &&
         flock(fd, LOCK_EX | LOCK_NB) == 0) {
-        for_each_entry(fd, remove_file);
+        snapshot_each_entry(fd, snapshot_remove_file, NULL);
         (void)unlinkat(folder_fd, name, AT_REMOVEDIR);
     }
     io_close(&fd);
@@ -92,7 +92,7 @@ static void remove_abandoned(int folder_fd, const char *name)
 
 void snapshot_hidden_sweep(int folder_fd)
 {
-    for_each_entry(folder_fd, remove_abandoned);
+    snapshot_each_entry(folder_fd, remove_abandoned, NULL);
 }
 
 /* ---- making ------------------------------------------------------------- */

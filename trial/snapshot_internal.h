@@ -100,6 +100,12 @@ int snapshot_walk(const struct snapshot_walk *walk)
 void snapshot_leaf(const void *chunk, size_t len,
                    uint8_t ret_leaf[DIGEST_SIZE]);
 
+/* The leaf of the chunk there; a hole is not read. Moves the file position. 0;
+ * -ENODATA (the file is shorter) or another negative errno. */
+int snapshot_chunk_leaf(int fd, uint64_t start, size_t len,
+                        uint8_t ret_leaf[DIGEST_SIZE])
+    __attribute__((warn_unused_result));
+
 /* The Merkle root of one file, as hex; errors as snapshot_walk. */
 int snapshot_tree(int fd, uint64_t bytes, const struct sparse_cancel *cancel,
                   char ret_hex[DIGEST_HEX_SIZE])
@@ -267,7 +273,10 @@ struct snapshot_watch {
     uint64_t seal_max; /* as in snapshot_open_options */
     bool many;
     bool flat_is_own; /* memory and cow files were made for this process */
-    unsigned depth;   /* members, 1 or more: the snapshot, its parent, ... */
+    /* ... or are kept ones, which are files of the snapshot like any: fd -1: no
+     * such file */
+    struct snapshot_entry flat_memory, flat_cows[VM_DISKS_MAX];
+    unsigned depth; /* members, 1 or more: the snapshot, its parent, ... */
     struct snapshot_member chain[SNAPSHOT_CHAIN_MAX + 1];
     struct snapshot_base bases[VM_DISKS_MAX];
 };
@@ -302,8 +311,29 @@ int snapshot_flatten(const struct snapshot_watch *watch, int *ret_memory_fd,
                      int ret_cows[VM_DISKS_MAX], struct failure *f)
     __attribute__((warn_unused_result));
 
+/* One of them, of the memory (disk -1) or of a disk, into an empty file: 0 or a
+ * negative errno, and the sentence for that. */
+int snapshot_flatten_file(const struct snapshot_watch *watch, int disk, int to)
+    __attribute__((warn_unused_result));
+int snapshot_flatten_fail(const struct snapshot_watch *watch, int error,
+                          struct failure *f);
+
 /* An empty file without a name, in $TMPDIR or /var/tmp: fd or -errno. */
 int snapshot_temporary(void) __attribute__((warn_unused_result));
+
+/* ---- flattened diffs, kept (snapshot_flat.c) ---------------------------- */
+
+/* Opens what is kept of the chain, into watch->flat_*: true, or nothing is. */
+bool snapshot_flat_open(struct snapshot_watch *watch);
+/*
+ * Makes it, and opens it. 0; 1 if it cannot be kept (no cache, no room); or
+ * -ECANCELED, -EBADMSG, -ENODATA, as flattening ended.
+ */
+int snapshot_flat_make(struct snapshot_watch *watch)
+    __attribute__((warn_unused_result));
+/* Closes and removes it: it is not what the diff's leaves say. */
+void snapshot_flat_discard(struct snapshot_watch *watch);
+void snapshot_flat_close(struct snapshot_watch *watch);
 
 /* ---- checking (snapshot_check.c, snapshot_stamp.c) ---------------------- */
 
@@ -397,6 +427,12 @@ struct snapshot_stage {
     struct stage_file files[STAGE_FILES_MAX];
 };
 
+/* Calls `take` with the name of each entry of a folder, as far as it can. */
+typedef void snapshot_entry_fn(int dir_fd, const char *name, void *ctx);
+void snapshot_each_entry(int dir_fd, snapshot_entry_fn *take, void *ctx);
+/* One that unlinks it. */
+void snapshot_remove_file(int dir_fd, const char *name, void *ctx);
+
 /*
  * Makes and locks the hidden folder: sets temp and dir_fd. 0, or a negative
  * errno; then it may be there all the same, to be removed.
@@ -431,6 +467,9 @@ int snapshot_stage_nameless(const struct snapshot_stage *stage)
 int snapshot_stage_publish(struct snapshot_stage *stage,
                            const struct snapshot_open_options *options,
                            struct failure *f)
+    __attribute__((warn_unused_result));
+/* The same without the check, for what is checked whenever it is used. */
+int snapshot_stage_appear(struct snapshot_stage *stage, struct failure *f)
     __attribute__((warn_unused_result));
 /* Leaves nothing, unless it was published. A zeroed struct is fine. */
 void snapshot_stage_end(struct snapshot_stage *stage);

@@ -50,9 +50,10 @@ snapshot_new(const struct snapshot_open_options *options)
     }
     s->watch = watch;
     s->state_fd = s->memory_fd = s->leaves_fd = -1;
+    watch->flat_memory.fd = -1;
     for (unsigned i = 0; i < VM_DISKS_MAX; i++) {
         s->disks[i].base_fd = s->disks[i].cow_fd = -1;
-        watch->bases[i].entry.fd = -1;
+        watch->bases[i].entry.fd = watch->flat_cows[i].fd = -1;
     }
     watch->opened_ns = snapshot_now_ns();
     watch->cancel.cancelled = options->cancelled;
@@ -76,6 +77,7 @@ void snapshot_close(struct snapshot *snapshot)
         io_close(&snapshot->watch->bases[i].entry.fd);
         free(snapshot->watch->bases[i].path);
     }
+    snapshot_flat_close(snapshot->watch);
     for (unsigned i = 0; i < snapshot->watch->depth; i++)
         snapshot_member_close(&snapshot->watch->chain[i]);
     free(snapshot->watch);
@@ -124,10 +126,37 @@ static int take_files(struct snapshot *s, bool with_memory)
     return ret;
 }
 
-static int flatten(struct snapshot *s, struct failure *f)
+/* Content from the kept files: 0 or a negative errno. */
+static int take_flat(struct snapshot *s)
+{
+    int ret = duplicate(s->watch->flat_memory.fd, &s->memory_fd);
+
+    for (unsigned i = 0; ret == 0 && i < VM_DISKS_MAX; i++)
+        if (s->watch->flat_cows[i].fd >= 0)
+            ret = duplicate(s->watch->flat_cows[i].fd, &s->disks[i].cow_fd);
+    return ret;
+}
+
+static void drop_flat(struct snapshot *s)
+{
+    io_close(&s->memory_fd);
+    for (unsigned i = 0; i < VM_DISKS_MAX; i++)
+        io_close(&s->disks[i].cow_fd);
+    snapshot_flat_discard(s->watch);
+}
+
+/* What a diff is together with its parents: kept if that can be, else for this
+ * process alone. */
+static int flatten(struct snapshot *s, bool keep, struct failure *f)
 {
     int cows[VM_DISKS_MAX];
-    int ret = snapshot_flatten(s->watch, &s->memory_fd, cows, f);
+    int ret = keep ? snapshot_flat_make(s->watch) : 1;
+
+    if (ret == 0)
+        ret = take_flat(s);
+    if (ret <= 0)
+        return ret == 0 ? 0 : snapshot_flatten_fail(s->watch, ret, f);
+    ret = snapshot_flatten(s->watch, &s->memory_fd, cows, f);
 
     for (unsigned i = 0; ret == 0 && i < VM_DISKS_MAX; i++)
         s->disks[i].cow_fd = cows[i];
@@ -154,6 +183,10 @@ static int open_files(struct snapshot *s, const char *dir,
     s->manifest = s->watch->chain[0].manifest;
     memcpy(s->id, s->watch->chain[0].id, sizeof(s->id));
     ret = take_files(s, !s->manifest.has_parent);
+    /* One that is being written is looked at once, and not kept. */
+    if (ret == 0 && s->manifest.has_parent && !options->no_flatten &&
+        !options->stage && snapshot_flat_open(s->watch))
+        ret = take_flat(s);
     if (ret != 0)
         return snapshot_fail(f, ret, "host", dir,
                              "cannot open the snapshot %s: %s", dir,
@@ -169,18 +202,34 @@ static int seal_content(struct snapshot *s, struct failure *f)
                          "the check of %s was interrupted", s->dir);
 }
 
+/* The content, sealed if it is to be, against its leaves. */
+static int check_content(struct snapshot *s, struct failure *f)
+{
+    int ret = s->checked == SNAPSHOT_CHECK_FULL ? seal_content(s, f) : 0;
+
+    return ret == 0 ? snapshot_check_content(s, f) : ret;
+}
+
 static int open_all(struct snapshot *s, const char *dir,
                     const struct snapshot_open_options *options,
                     struct failure *f)
 {
     int ret = open_files(s, dir, options, f);
+    bool flat = ret == 0 && s->manifest.has_parent && !options->no_flatten;
+    bool kept = flat && s->watch->flat_memory.fd >= 0;
 
-    if (ret == 0 && s->manifest.has_parent && !options->no_flatten)
-        ret = flatten(s, f);
-    if (ret == 0 && s->checked == SNAPSHOT_CHECK_FULL)
-        ret = seal_content(s, f);
+    if (flat && !kept)
+        ret = flatten(s, !options->stage, f);
     if (ret == 0)
-        ret = snapshot_check_content(s, f);
+        ret = check_content(s, f);
+    /* What was kept is no part of the snapshot: it goes, or its user's end is
+     * waited for, and the next one makes it anew. */
+    if (ret == -EBADMSG && kept) {
+        drop_flat(s);
+        ret = flatten(s, false, f);
+        if (ret == 0)
+            ret = check_content(s, f);
+    }
     /* What changed while it was hashed was not checked. */
     return ret == 0 ? snapshot_unchanged(s, f) : ret;
 }
@@ -249,5 +298,11 @@ int snapshot_unchanged(const struct snapshot *snapshot, struct failure *f)
         if (snapshot->watch->bases[i].path)
             ret = compare_entry(&snapshot->watch->bases[i].entry,
                                 snapshot->watch->bases[i].path, snapshot, f);
+    if (ret == 0)
+        ret = compare_entry(&snapshot->watch->flat_memory, "flat/memory",
+                            snapshot, f);
+    for (unsigned i = 0; ret == 0 && i < VM_DISKS_MAX; i++)
+        ret = compare_entry(&snapshot->watch->flat_cows[i], "flat/disk",
+                            snapshot, f);
     return ret;
 }

@@ -364,6 +364,15 @@ static int publish(struct snapshot_stage *stage, struct failure *f)
     return 0;
 }
 
+int snapshot_stage_appear(struct snapshot_stage *stage, struct failure *f)
+{
+    int ret = seal_files(stage);
+
+    if (ret != 0)
+        return snapshot_stage_fail(stage, ret, "sync its files", f);
+    return publish(stage, f);
+}
+
 int snapshot_stage_publish(struct snapshot_stage *stage,
                            const struct snapshot_open_options *options,
                            struct failure *f)

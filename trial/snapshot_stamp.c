@@ -70,6 +70,11 @@ static void visit_all(const struct snapshot *s, visit_fn *visit, void *ctx)
     for (uint32_t i = 0; i < s->manifest.disk_count; i++)
         if (s->watch->bases[i].path)
             visit(ctx, "base", &s->watch->bases[i].entry.mark);
+    if (s->watch->flat_memory.fd >= 0)
+        visit(ctx, "flat", &s->watch->flat_memory.mark);
+    for (uint32_t i = 0; i < s->manifest.disk_count; i++)
+        if (s->watch->flat_cows[i].fd >= 0)
+            visit(ctx, "flat", &s->watch->flat_cows[i].mark);
 }
 
 static void visit_describe(void *ctx, const char *name,

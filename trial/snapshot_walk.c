@@ -26,6 +26,36 @@ void snapshot_leaf(const void *chunk, size_t len, uint8_t ret_leaf[DIGEST_SIZE])
         digest_sum(chunk, len, ret_leaf);
 }
 
+/* True if the chunk is certainly nothing but zeros. */
+static bool is_hole(int fd, uint64_t start, size_t len)
+{
+    uint64_t data, end;
+
+    return sparse_next(fd, start, start + len, &data, &end) == 0 &&
+           data >= start + len;
+}
+
+int snapshot_chunk_leaf(int fd, uint64_t start, size_t len,
+                        uint8_t ret_leaf[DIGEST_SIZE])
+{
+    bool hole = is_hole(fd, start, len);
+    uint8_t *buf;
+    ssize_t n;
+
+    if (hole && len == SNAPSHOT_CHUNK) {
+        memcpy(ret_leaf, zero_leaf, DIGEST_SIZE);
+        return 0;
+    }
+    buf = calloc(1, len);
+    if (!buf)
+        return -ENOMEM;
+    n = hole ? (ssize_t)len : io_pread_full(fd, buf, len, start);
+    if (n == (ssize_t)len)
+        snapshot_leaf(buf, len, ret_leaf);
+    free(buf);
+    return n == (ssize_t)len ? 0 : n < 0 ? (int)n : -ENODATA;
+}
+
 /* A walk under way. */
 struct state {
     const struct snapshot_walk *walk;
