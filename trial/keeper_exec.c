@@ -382,10 +382,13 @@ void keeper_on_exit(struct keeper *k, uint32_t id,
 {
     struct keeper_client *c = k ? find(k, id) : NULL;
     union keeper_body body = {.exited = {.status = *status}};
+    uint64_t now = io_now_ns();
 
     if (!c)
         return;
     c->live = false;
+    body.exited.late = c->deadline_ns != 0 && now >= c->deadline_ns &&
+                       !(status->flags & PROTO_EXIT_TIMED_OUT);
     /* By then the host knows: what was refused is part of the answer. */
     runner_ask_for_stats(k->runner);
     body.exited.disk_refused = runner_disk_refused(k->runner);

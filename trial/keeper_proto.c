@@ -128,7 +128,7 @@ static bool file_is_sane(enum keeper_message type, const struct keeper_file *m)
 static void code_exited(struct coder *c, struct keeper_exited *m)
 {
     struct proto_exec_exit *s = &m->status;
-    uint8_t disk_refused = m->disk_refused;
+    uint8_t disk_refused = m->disk_refused, late = m->late;
 
     code_u32(c, &s->flags);
     code_u32(c, &s->code);
@@ -146,9 +146,11 @@ static void code_exited(struct coder *c, struct keeper_exited *m)
     code_u64(c, &m->dropped[0]);
     code_u64(c, &m->dropped[1]);
     code_u8(c, &disk_refused);
-    if (c->r && disk_refused > 1)
+    code_u8(c, &late);
+    if (c->r && (disk_refused > 1 || late > 1))
         c->r->error = -EBADMSG;
     m->disk_refused = disk_refused == 1;
+    m->late = late == 1;
 }
 
 static bool exited_is_sane(const struct keeper_exited *m)

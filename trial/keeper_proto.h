@@ -107,6 +107,9 @@ struct keeper_exited {
     uint64_t dropped[2];
     /* The host refused a write of the machine's, in this exec or before. */
     bool disk_refused;
+    /* Its deadline was over, and the agent had not ended it for that: whatever
+     * it says, that is a timeout, by host. */
+    bool late;
 };
 
 struct keeper_file {

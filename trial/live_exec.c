@@ -96,12 +96,13 @@ static void cancel(struct live_exec *x, const char *cause, const char *message)
 static const char *stable_cause(const char *cause)
 {
     static const char *const CAUSES[] = {
-        "machine_unavailable", "machine_ended",   "monitor_lied",
-        "monitor_hung",        "monitor_stopped", "monitor_exited",
-        "monitor_seccomp",     "monitor_crashed", "monitor_killed",
-        "host_error",          "host_disk_full",  "host_io_error",
-        "triple_fault",        "power_off",       "reset",
-        "emulation",           "internal",
+        "machine_unavailable", "machine_ended",     "monitor_lied",
+        "monitor_hung",        "monitor_stopped",   "monitor_exited",
+        "monitor_seccomp",     "monitor_crashed",   "monitor_killed",
+        "host_error",          "host_disk_full",    "host_io_error",
+        "triple_fault",        "power_off",         "reset",
+        "emulation",           "internal",          "host_pids_limit",
+        "host_cpu_limit",      "host_storage_slow",
     };
 
     for (size_t i = 0; i < sizeof(CAUSES) / sizeof(CAUSES[0]); i++) {
@@ -247,6 +248,11 @@ static void on_exited(struct live_exec *x, const struct keeper_exited *exited)
     x->over = true;
     x->result->exec_end_ns = io_now_ns();
     exec_result_exit(x->result, x->spec, &exited->status);
+    if (exited->late) {
+        x->facts->timed_out = true;
+        x->facts->has_status = false;
+        x->result->hit_timeout = true;
+    }
     if (exited->disk_refused) {
         x->result->hit_disk = true;
         x->facts->ended_by = LIMIT_DISK;

@@ -639,6 +639,29 @@ START_TEST(test_timeout_and_slow_client)
 }
 END_TEST
 
+/* It ended by itself, but who knows when: the keeper was stopped, say. */
+START_TEST(test_late)
+{
+    uint64_t until;
+    uint32_t id;
+    int sock;
+
+    be_ready(3600000);
+    sock = exec_running(50, &id);
+    until = io_now_ns() + 51 * 1000000u;
+    while (io_now_ns() < until)
+        continue;
+    say_exit(id, _i ? PROTO_EXIT_TIMED_OUT : 0, 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_EXITED);
+    ck_assert(body.exited.late == (_i == 0));
+    /* One in time is none. */
+    sock = exec_running(3600000, &id);
+    say_exit(id, 0, 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_EXITED);
+    ck_assert(!body.exited.late);
+}
+END_TEST
+
 /* The agent does not end it: no result, and the machine is of no more use. */
 START_TEST(test_unconfirmed_timeout)
 {
@@ -945,6 +968,7 @@ static Suite *suite(void)
     tcase_add_test(t, test_slow_client);
     tcase_add_test(t, test_hang_up);
     tcase_add_test(t, test_timeout_and_slow_client);
+    tcase_add_loop_test(t, test_late, 0, 2);
     tcase_add_test(t, test_unconfirmed_timeout);
     tcase_add_test(t, test_stopped_monitor);
     tcase_add_test(t, test_no_agent);

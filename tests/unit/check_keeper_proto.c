@@ -66,7 +66,8 @@ static void fill(enum keeper_message type)
         in.exited = (struct keeper_exited){
             .status = {.flags = PROTO_EXIT_TIMED_OUT, .signal = 9},
             .dropped = {1, UINT64_MAX},
-            .disk_refused = true};
+            .disk_refused = true,
+            .late = true};
         break;
     case KEEPER_FILE_DONE:
         in.file_done = (struct keeper_file_done){ENOENT, EIO, 0100644, 7};
