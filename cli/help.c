@@ -26,7 +26,8 @@ static const struct row EXIT_ROWS[] = {
     {"126", "The command was found but cannot be executed."},
     {"127", "The command was not found."},
     {"130",
-     "Cancelled: SIGINT or SIGTERM; a machine that was stopped or killed."},
+     "Cancelled: SIGINT, SIGTERM or SIGHUP; a machine that was stopped or "
+     "killed."},
     {"137", "Every other ending without a status of the workload."},
     {NULL, NULL},
 };

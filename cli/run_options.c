@@ -50,8 +50,10 @@ const struct option_group COMMAND_OPTIONS = {"Command options", COMMAND_SPECS};
 
 static const struct option_spec TRIAL_SPECS[] = {
     {"timeout", 0, "DURATION", false,
-     "Wall-clock limit of the command, by the host's clock. Default 10m, and "
-     "none with -d."},
+     "Wall-clock limit of the command, by the host's clock, which goes on "
+     "while "
+     "the host sleeps or microsbx is stopped (Ctrl-Z is refused): an end that "
+     "is found after it is a timeout. Default 10m, and none with -d."},
     {"ready-timeout", 0, "DURATION", false,
      "How long the machine may take to boot. Default 180s."},
     {"cpu-time", 0, "DURATION", false,
@@ -69,7 +71,8 @@ static const struct option_spec TRIAL_SPECS[] = {
      "note), pids or memory (default end)."},
     {"repeat", 0, "N", false,
      "Run the trial N times, one result a line, and say how many gave the same "
-     "output. The exit status is the first that is not 0."},
+     "output. The exit status is the first that is not 0, or 130 if the "
+     "series was cancelled."},
     {"rm", 0, NULL, false,
      "Nothing: a run leaves nothing behind that could be removed."},
     {"events", 0, "FILE", false,
