@@ -47,6 +47,7 @@ struct boot {
     int signal_fd;
     bool stdin_open;
     bool guest_open;
+    bool running; /* its first instruction was due */
     bool ended;
     int status;     /* what microsbx exits with */
     char note[512]; /* said once the terminal is itself again */
@@ -65,6 +66,7 @@ static void end_with(struct boot *b, int status, const char *format,
 /* The exit reason as status and sentence. */
 static void end_by_guest(struct boot *b, const struct monitor_exit *exit)
 {
+    struct failure f = {0};
     char text[200];
 
     switch (exit->reason) {
@@ -79,6 +81,11 @@ static void end_by_guest(struct boot *b, const struct monitor_exit *exit)
     case MONITOR_EXIT_TRIPLE_FAULT:
         end_with(b, EXIT_NO_STATUS, "the guest ended with a triple fault%s",
                  "");
+        break;
+    case MONITOR_EXIT_HOST_ERROR:
+        monitor_fail_host(exit, &f);
+        end_with(b, b->running ? EXIT_NO_STATUS : EXIT_INFRA, "%.400s",
+                 f.message);
         break;
     default:
         /* Made by the monitor, which the guest may own by now. */
@@ -99,6 +106,9 @@ static void on_monitor(struct boot *b)
 
     monitor_receive(b->monitor, &event);
     switch (event.kind) {
+    case MONITOR_EVENT_RUNNING:
+        b->running = true;
+        break;
     case MONITOR_EVENT_DIAL:
         vsock_dial_answer(b->monitor, &event, b->machine.vsock_path);
         break;

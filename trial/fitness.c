@@ -25,6 +25,10 @@ bool fitness_judge(const struct monitor_probe *probe, struct failure *f)
 {
     char why[256];
 
+    if (probe->error == EAGAIN || probe->error == -EAGAIN) {
+        monitor_fail_threads(f, -EAGAIN, "a virtual CPU");
+        return false;
+    }
     if (probe->error != 0) {
         snprintf(why, sizeof(why), "%.200s", probe->text);
         return unfit(f, why);

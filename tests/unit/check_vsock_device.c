@@ -259,6 +259,31 @@ START_TEST(dialer_answers_late)
 }
 END_TEST
 
+/* A descriptor from fd_end on is one of those that are kept for others. */
+START_TEST(connections_leave_descriptors)
+{
+    struct virtio_vsock *vsock = (struct virtio_vsock *)g.dev;
+    int pair[2];
+
+    for (int more = 1; more >= 0; more--) {
+        vsock_guest_control(&g, VSOCK_OP_REQUEST, PORT, 52);
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        vsock->options.fd_end = pair[1] + more;
+        virtio_vsock_dial_result(g.dev, g.dial_token, pair[1]);
+        expect(more ? VSOCK_OP_RESPONSE : VSOCK_OP_RST);
+        if (more)
+            vsock_guest_control(&g, VSOCK_OP_RST, PORT, 52);
+        ck_assert_str_eq(host_read(pair[0]), "");
+        close(pair[0]);
+        ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        vsock->options.fd_end = pair[1] + more;
+        ck_assert_int_eq(virtio_vsock_add_client(g.dev, pair[1]),
+                         more ? 0 : -EMFILE);
+        close(pair[0]);
+    }
+}
+END_TEST
+
 /* The guest forgets its request, or is reset, before the dialer answers. */
 START_TEST(dial_result_for_nobody_is_closed)
 {
@@ -650,6 +675,7 @@ int main(void)
     tcase_add_test(tc, dialer_refuses);
     tcase_add_test(tc, dialer_answers_late);
     tcase_add_loop_test(tc, dial_result_for_nobody_is_closed, 0, 2);
+    tcase_add_test(tc, connections_leave_descriptors);
     tcase_add_test(tc, host_half_close);
     tcase_add_test(tc, guest_half_close);
     tcase_add_test(tc, guest_stops_receiving);

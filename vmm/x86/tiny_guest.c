@@ -177,9 +177,12 @@ static bool is_answer(const struct kvm_run *run)
            run->io.count == 1 && run->io.port == TINY_GUEST_PORT;
 }
 
-/* Runs until an exit of any kind or the end of the time. */
-static void run_once(struct tiny_guest *guest, uint32_t timeout_ms,
-                     struct tiny_guest_result *result)
+/*
+ * Runs until an exit of any kind or the end of the time. 0, or -EAGAIN if KVM
+ * did not run it at all: the host had no thread for it.
+ */
+static int run_once(struct tiny_guest *guest, uint32_t timeout_ms,
+                    struct tiny_guest_result *result)
 {
     struct kvm_run *run = guest->vcpu.run;
     uint64_t start = io_now_ns();
@@ -195,6 +198,7 @@ static void run_once(struct tiny_guest *guest, uint32_t timeout_ms,
         result->answered = true;
         result->answer = num_get_le32((uint8_t *)run + run->io.data_offset);
     }
+    return ret == -EAGAIN ? ret : 0;
 }
 
 static void read_registers(const struct tiny_guest *guest,
@@ -223,11 +227,12 @@ int tiny_guest_run(int kvm_fd, const struct tiny_guest_run *run,
         return ret;
     ret = timer_start(run->timeout_ms);
     if (ret == 0) {
-        run_once(&guest, run->timeout_ms, &result);
+        ret = run_once(&guest, run->timeout_ms, &result);
         timer_stop();
         read_registers(&guest, &result);
-        *ret_result = result;
     }
+    if (ret == 0)
+        *ret_result = result;
     tiny_guest_free(&guest);
     return ret;
 }
