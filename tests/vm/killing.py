@@ -192,6 +192,7 @@ class Step:
         self.delay_s = draw.uniform(0, took_s)
         self.status = self.trace = None
         self.sent = False
+        self.stopped = None  # from when to when, by the clock of the trace
 
     def __str__(self):
         return "%s to the %s after %.0f ms of %s" % (
@@ -250,7 +251,9 @@ class Step:
                 os.kill(pid, number)
                 self.sent = True
                 if self.signal == "STOP":
+                    began = time.time()
                     time.sleep(self.pause_s)
+                    self.stopped = (began, time.time())
                     os.kill(pid, signal.SIGCONT)
             except ProcessLookupError:
                 pass
@@ -291,12 +294,23 @@ class Step:
             if over is None or over > harness_hit:
                 return {"cancelled"}
             return allowed | {"cancelled"}
+        if self.over_deadline() and self.target == "monitor":
+            allowed = allowed | {"infra_unknown"}  # who stopped it is to blame
         if monitor_hit is None or self.signal not in KILLING:
             return allowed
         allowed = self.after_death(monitor, monitor_hit, allowed)
         if "infra_unknown" in allowed and not self.phase.began(self):
             allowed = allowed | {"infra_never_ran"}
         return allowed
+
+    def over_deadline(self):
+        """We held it while the guest's time ran out."""
+        ran = self.trace.ran()
+        if None in (self.stopped, self.timeout_s, ran):
+            return False
+        deadline = ran[1] + self.timeout_s
+        return self.stopped[0] < deadline + 0.05 and \
+            self.stopped[1] > deadline - 0.05
 
     def in_time(self, monitor):
         """What the guest's own end allows, by the host's clock."""
