@@ -86,6 +86,7 @@ void runner_enter_phase(struct runner *r, enum runner_phase phase,
                         const char *name)
 {
     r->phase = phase;
+    runner_watch(r);
     r->file_index = 0;
     runner_event(r, "phase", name);
     if (r->spec->progress)
@@ -298,6 +299,7 @@ static void loop_until_over(struct runner *r)
         fill_polls(r, polls);
         count = keeper_polls(r->spec->keeper, clients);
         runner_arm_clock(r);
+        runner_watch(r);
         if (poll(polls, SOURCE_COUNT + count, -1) < 0) {
             if (errno != EINTR)
                 runner_fail(r, "host", "poll", NULL, "poll failed: %s",
@@ -418,6 +420,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
     keeper_attach(spec->keeper, &r);
     runner_enter_phase(&r, RUNNER_CONNECT, spec->restore ? "start" : "boot");
     if (forget_fetched(&r) == 0 && prepare(&r) == 0) {
+        runner_watch_begin(&r);
         if (spec->no_agent) {
             runner_begin_workload(&r, r.go_ns);
             runner_enter_phase(&r, RUNNER_EXEC, "run");
@@ -426,6 +429,7 @@ void trial_run(const struct trial_spec *spec, struct machine *machine,
         runner_event(&r, "running", NULL);
         loop_until_over(&r);
         end_of_time(ret_result);
+        runner_watch_end(&r);
         if (r.facts->timed_out)
             runner_halt(&r);
         runner_freeze(&r);

@@ -12,6 +12,7 @@
  * runner_vm.c      the monitor: a new one, or one that is rolled back
  * runner_freeze.c  the guest that becomes one
  * runner_stop.c    the end of the machine, at the deadline and otherwise
+ * runner_watchdog.c the deadline, while the loop is held up by a write
  *
  * A trial with a keeper (keeper_runner.h) also serves its clients in the loop.
  */
@@ -82,12 +83,15 @@ struct runner {
     bool storage_slow;      /* the monitor waited for the host's storage */
     bool past_asking;       /* the monitor will not answer: only killed */
     size_t console_left;    /* halted: bytes that were there to read by then */
-    uint64_t cpu_before_ns; /* of the vCPUs, when this trial began */
-    struct line_watch ready; /* freeze->ready */
-    uint64_t old_enough_ns;  /* RUNNER_AGE: till then */
-    bool quiesced;           /* freeze: now */
-    uint64_t machine_memory; /* bytes */
-    char seed_line[128];     /* restore->send: what stdin is to begin with */
+    struct watchdog *watchdog; /* or NULL */
+    bool watch_fired;          /* it stopped the monitor */
+    uint64_t watched_ns;       /* the deadline that it has */
+    uint64_t cpu_before_ns;    /* of the vCPUs, when this trial began */
+    struct line_watch ready;   /* freeze->ready */
+    uint64_t old_enough_ns;    /* RUNNER_AGE: till then */
+    bool quiesced;             /* freeze: now */
+    uint64_t machine_memory;   /* bytes */
+    char seed_line[128];       /* restore->send: what stdin is to begin with */
 };
 
 /* Ends the trial for the host's own reason; the first reason stays. */
@@ -171,6 +175,17 @@ bool runner_blame_storage(struct runner *r, const char *what);
  * it is then only killed.
  */
 bool runner_blame_stopped(struct runner *r);
+/*
+ * Has the monitor stopped soon after the deadline even if the loop cannot,
+ * because it writes to a file on storage that does not answer. Pre: the machine
+ * runs. _end before the monitor is reaped.
+ */
+void runner_watch_begin(struct runner *r);
+/* The deadline may have changed. */
+void runner_watch(struct runner *r);
+void runner_watch_end(struct runner *r);
+/* True if it was that which stopped the monitor, and nobody from outside. */
+bool runner_watch_has_fired(struct runner *r);
 /* What the monitor says cannot be: its fault. */
 void runner_on_lie(struct runner *r);
 /* Ends the machine, whatever the monitor has become. */

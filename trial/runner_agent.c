@@ -35,6 +35,7 @@ static void finish_file(struct runner *r, int error, bool error_here,
     whole_file_drop(&r->fetched);
     r->file_id = 0;
     r->file_deadline_ns = 0;
+    runner_watch(r);
     r->file_index++;
 }
 
@@ -304,6 +305,8 @@ static void on_exec_exit(void *arg, uint32_t id,
     /* That of a quiesce stays: an agent that never parks must not hold us. */
     if (r->phase == RUNNER_EXEC)
         r->deadline_ns = 0;
+    /* The command's end was in time: what follows has another deadline. */
+    runner_watch(r);
     r->stats_at_ns = 0;
     r->result->exec_end_ns = io_now_ns();
     exec_result_exit(r->result, r->spec, status);

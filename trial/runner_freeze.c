@@ -84,6 +84,7 @@ static void ask_to_park(struct runner *r)
 void runner_begin_quiesce(struct runner *r)
 {
     r->deadline_ns = 0;
+    runner_watch(r);
     /* One that was restored comes from a machine that was old enough. */
     if (r->spec->freeze->pinned && !r->spec->restore) {
         r->old_enough_ns = r->result->running_ns + PINNED_AGE_MS * MS;

@@ -132,11 +132,13 @@ static bool is_killed_outside(const struct monitor_end *end)
 /* It ended without a word: what the host saw decides. */
 static void on_monitor_gone(struct runner *r)
 {
-    struct monitor_end end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
+    struct monitor_end end;
     const char *why = monitor_reason(r->monitor);
     struct failure f = {0};
     char how[64];
 
+    runner_watch_end(r);
+    end = monitor_finish(r->monitor, REAP_TIMEOUT_MS);
     r->machine_ended = true;
     monitor_end_describe(&end, how, sizeof(how));
     runner_event(r, "monitor_gone", how);

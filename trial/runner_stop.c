@@ -46,7 +46,7 @@ bool runner_blame_stopped(struct runner *r)
     struct failure f = {0};
 
     if (r->machine_ended || !r->monitor || r->halted ||
-        !monitor_is_stopped(r->monitor))
+        !monitor_is_stopped(r->monitor) || runner_watch_has_fired(r))
         return false;
     r->past_asking = true;
     monitor_fail_stopped(&f, "while the guest was to run");

@@ -850,6 +850,7 @@ static const struct {
 
 static struct trial_result result;
 static uint64_t trial_timeout_ms;
+static FILE *trial_events;
 
 static void run_trial(const char *mode, const struct trial_file *file,
                       bool no_agent)
@@ -866,6 +867,7 @@ static void run_trial(const char *mode, const struct trial_file *file,
                               .signal_fd = -1,
                               .file_ms = 300,
                               .timeout_ms = trial_timeout_ms,
+                              .events = trial_events,
                               .output_limit = 1000,
                               .files = file,
                               .file_count = file != NULL,
@@ -950,6 +952,55 @@ START_TEST(test_deadline)
     ck_assert_pstr_eq(result.outcome.cause, lates[_i].cause);
     ck_assert_int_eq(result.has_stats, lates[_i].has_stats);
     ck_assert(result.hit_timeout);
+    ck_assert_uint_eq(result.out.bytes, strlen("early"));
+}
+END_TEST
+
+/* Of our only child: the state that its kernel tells, or '?'. */
+static char state_of_child(void)
+{
+    char path[64], state = '?';
+    int pid = 0;
+    FILE *f = fopen("/proc/thread-self/children", "r");
+
+    if (!f || fscanf(f, "%d", &pid) != 1)
+        pid = 0;
+    if (f)
+        fclose(f);
+    snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    f = fopen(path, "r");
+    if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+        state = '?';
+    if (f)
+        fclose(f);
+    return state;
+}
+
+/* Storage that takes an event only when the monitor has been stopped. */
+static ssize_t write_late(void *unused, const char *bytes, size_t len)
+{
+    (void)unused;
+    if (memmem(bytes, len, "\"running\"", 9))
+        for (int i = 0; i < WAIT_MS && state_of_child() != 'T'; i++)
+            usleep(1000);
+    return (ssize_t)len;
+}
+
+/* The harness is in a write when the time is over: it is kept all the same. */
+START_TEST(test_deadline_in_a_write)
+{
+    const cookie_io_functions_t ops = {.write = write_late};
+    uint64_t began = io_now_ns();
+
+    trial_timeout_ms = 300;
+    trial_events = fopencookie(NULL, "w", ops);
+    run_trial("late", NULL, true);
+    fclose(trial_events);
+    trial_events = NULL;
+    ck_assert_uint_lt(io_now_ns() - began, (uint64_t)WAIT_MS * 1000000u);
+    ck_assert_str_eq(outcome_name(result.outcome.kind), "timeout");
+    ck_assert_ptr_null(result.outcome.cause);
+    ck_assert(result.has_stats);
     ck_assert_uint_eq(result.out.bytes, strlen("early"));
 }
 END_TEST
@@ -1492,6 +1543,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(t, test_deadline, 0,
                         (int)(sizeof(lates) / sizeof(lates[0])));
     tcase_add_loop_test(t, test_storage, 0, 3);
+    tcase_add_test(t, test_deadline_in_a_write);
     tcase_add_test(t, test_suspend);
     tcase_add_test(t, test_suspend_in_storage);
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
