@@ -40,6 +40,7 @@ int keeper_new(const struct keeper_setup *setup, struct keeper **ret_keeper,
     k->starter_fd = setup->starter_fd;
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++)
         k->clients[i].sock = k->clients[i].file_fd = -1;
+    k->busy_fd = registry_hold_busy(&k->entry);
     ret = k->listen_fd = registry_listen(&k->entry);
     if (ret >= 0)
         ret = machine_record_write(&k->entry, &k->record);
@@ -82,6 +83,7 @@ void keeper_free(struct keeper *keeper)
     keeper_snapshot_abort(keeper);
     keeper_forget_machine(keeper);
     io_close(&keeper->listen_fd);
+    io_close(&keeper->busy_fd);
     registry_close(&keeper->entry);
     free(keeper);
 }
@@ -339,6 +341,7 @@ void keeper_on_clock(struct keeper *k, uint64_t now_ns)
 {
     if (!k || k->runner->phase == RUNNER_OVER)
         return;
+    io_close(&k->busy_fd); /* the loop turns: clients are served */
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX && !k->unavailable; i++)
         keeper_request_on_clock(k, &k->clients[i], now_ns);
     keeper_snapshot_on_clock(k, now_ns);

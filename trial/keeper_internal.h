@@ -63,6 +63,7 @@ struct keeper {
     struct machine_record record;
     int listen_fd;  /* owned */
     int starter_fd; /* borrowed; -1: told */
+    int busy_fd;    /* owned: nobody is served yet; -1 */
     struct runner *runner;
     bool ready;
     bool unavailable;

@@ -99,7 +99,11 @@ int live_watch_look(struct live_watch *watch,
     }
     watch->stopped_ns = 0;
     ask(watch, entry);
-    if (registry_is_busy(entry))
+    if (!registry_is_busy(entry))
+        watch->busy_ns = 0;
+    else if (watch->busy_ns == 0)
+        watch->busy_ns = now;
+    if (watch->busy_ns != 0 && now - watch->busy_ns < LIVE_BUSY_MS * MS)
         live_watch_heard(watch);
     return now < watch->heard_ns + live_answer_ns() ? 0 : fail_hangs(record, f);
 }

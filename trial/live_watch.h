@@ -19,16 +19,18 @@
 /*
  * How long a keeper may take to answer a question, and in an emulated host:
  * more than it takes to stop a monitor that does not listen. Not counted while
- * it says that it is busy (its machine is being saved).
+ * it says that it is busy (its machine is being made or saved), up to a limit.
  */
 #define LIVE_ANSWER_MS 30000
 #define LIVE_ANSWER_EMULATED_MS 90000
+#define LIVE_BUSY_MS 600000
 
 struct live_watch {
     int sock;            /* owned: a question not answered yet; -1 */
     uint64_t look_ns;    /* the last look */
     uint64_t heard_ns;   /* the last sign of life; a question is one, too */
     uint64_t stopped_ns; /* found stopped, and ever since; 0: it is not */
+    uint64_t busy_ns;    /* found busy, and ever since; 0: it is not */
 };
 
 void live_watch_init(struct live_watch *watch);

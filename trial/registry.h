@@ -62,8 +62,9 @@ int registry_find(const char *name, struct registry_entry *ret_entry,
 bool registry_is_alive(const struct registry_entry *entry);
 
 /*
- * Held by a keeper while it can answer nobody, because its machine stands still
- * to be saved. A descriptor whose closing ends it, or a negative errno.
+ * Held by a keeper while it can answer nobody, because its machine is being
+ * made or stands still to be saved. A descriptor whose closing ends it, or a
+ * negative errno.
  */
 int registry_hold_busy(const struct registry_entry *entry)
     __attribute__((warn_unused_result));

@@ -317,6 +317,16 @@ static int exec_running(uint64_t timeout_ms, uint32_t *ret_id)
 
 /* ---- tests ---- */
 
+/* Till its loop turns it says that it can answer nobody. */
+START_TEST(test_busy_at_first)
+{
+    start(1000);
+    ck_assert(registry_is_busy(keeper_entry(keeper)));
+    turn();
+    ck_assert(!registry_is_busy(keeper_entry(keeper)));
+}
+END_TEST
+
 START_TEST(test_ready)
 {
     struct machine_record got;
@@ -955,6 +965,7 @@ static Suite *suite(void)
 
     tcase_set_timeout(t, 60);
     tcase_add_checked_fixture(t, set_up, tear_down);
+    tcase_add_test(t, test_busy_at_first);
     tcase_add_test(t, test_ready);
     tcase_add_test(t, test_not_ready);
     tcase_add_test(t, test_starter_leaves);

@@ -146,6 +146,24 @@ START_TEST(test_busy)
 }
 END_TEST
 
+/* To be busy for ever is to hang. */
+START_TEST(test_busy_for_ever)
+{
+    int busy = registry_hold_busy(&entry);
+
+    ck_assert_int_eq(look_again(), 0);
+    watch.busy_ns -= LIVE_BUSY_MS * MS;
+    ck_assert_int_eq(look_again(), 0); /* it was heard just before */
+    be_silent();
+    ck_assert_int_eq(look_again(), -EHOSTDOWN);
+    close(busy);
+    ck_assert_int_eq(look_again(), -EHOSTDOWN);
+    busy = registry_hold_busy(&entry);
+    ck_assert_int_eq(look_again(), 0); /* anew */
+    close(busy);
+}
+END_TEST
+
 START_TEST(test_stopped)
 {
     char remedy[40];
@@ -244,6 +262,7 @@ int main(void)
     tcase_add_test(t, test_silent);
     tcase_add_test(t, test_answers);
     tcase_add_test(t, test_busy);
+    tcase_add_test(t, test_busy_for_ever);
     tcase_add_test(t, test_stopped);
     tcase_add_test(t, test_own_sleep);
     tcase_add_test(t, test_look);
