@@ -160,10 +160,8 @@ static void fail_gone(struct monitor *m, int error, struct failure *f)
 {
     char how[64];
 
-    if (error == -ETIMEDOUT && monitor_is_stopped(m)) {
-        monitor_fail_stopped(f, "before the guest ran");
+    if (error == -ETIMEDOUT && monitor_is_held(m, "before the guest ran", f))
         return;
-    }
     if (error == -ETIMEDOUT) {
         failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",
                     "the monitor did not answer");

@@ -204,6 +204,14 @@ struct monitor_end monitor_finish(struct monitor *m, int timeout_ms);
 bool monitor_is_stopped(const struct monitor *m);
 /* The failure that such a one is; what: "while the machine was built", ... */
 void monitor_fail_stopped(struct failure *f, const char *when);
+/* The same for one that waits for the host's storage. */
+void monitor_fail_storage(struct failure *f, const char *when);
+/*
+ * It has not answered: true if the host holds it up in one of these two ways,
+ * with *f filled.
+ */
+bool monitor_is_held(const struct monitor *m, const char *when,
+                     struct failure *f);
 /* The host's limit of CPU time (RLIMIT_CPU) has come: who had it. */
 void monitor_fail_cpu_limit(struct failure *f, const char *who);
 /* The host makes no process or thread for it: error tells, EAGAIN or other. */

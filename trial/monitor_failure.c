@@ -15,6 +15,25 @@ void monitor_fail_stopped(struct failure *f, const char *when)
                 "the monitor was stopped from outside (SIGSTOP) %s", when);
 }
 
+void monitor_fail_storage(struct failure *f, const char *when)
+{
+    failure_set(f, "host_storage_slow", "microsbx-vmm",
+                "look at the disks, their folders and TMPDIR on this host",
+                "the monitor was waiting for this host's storage %s", when);
+}
+
+bool monitor_is_held(const struct monitor *m, const char *when,
+                     struct failure *f)
+{
+    if (monitor_in_storage(m))
+        monitor_fail_storage(f, when);
+    else if (monitor_is_stopped(m))
+        monitor_fail_stopped(f, when);
+    else
+        return false;
+    return true;
+}
+
 void monitor_fail_cpu_limit(struct failure *f, const char *who)
 {
     failure_set(f, "host_cpu_limit", who,

@@ -87,19 +87,8 @@ static int fail_unanswered(const struct monitor *m, const struct order *order,
 {
     switch (error) {
     case -ETIMEDOUT:
-        if (monitor_in_storage(m)) {
-            failure_set(f, "host_storage_slow", "microsbx-vmm",
-                        "look at the disks, their folders and TMPDIR on this "
-                        "host",
-                        "the machine cannot be %s: the monitor waits for this "
-                        "host's storage",
-                        order->verb);
+        if (monitor_is_held(m, "when it was to answer", f))
             break;
-        }
-        if (monitor_is_stopped(m)) {
-            monitor_fail_stopped(f, "when it was to answer");
-            break;
-        }
         failure_set(f, "monitor_hangs", "microsbx-vmm", "try again",
                     "the machine cannot be %s: the monitor did not answer",
                     order->verb);

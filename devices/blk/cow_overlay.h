@@ -33,7 +33,7 @@ struct cow_overlay_options {
 
 /*
  * What counts against the limit is clusters present, each as a whole one. A
- * request that needs more than is left fails with -ENOSPC before it changes
+ * call that needs more than is left fails with -ENOSPC before it changes
  * anything (a write) or where the room ends (write-zeroes); clusters that are
  * present can always be written again.
  *
