@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zlib.h>
 
 #include "base/num.h"
@@ -357,6 +358,70 @@ START_TEST(broken_groups_are_refused)
 }
 END_TEST
 
+/*
+ * A state whose last group is its end, and the end of readable memory: what is
+ * read behind it is a fault. Returns its length.
+ */
+static size_t make_last_group(uint8_t **ret_buf)
+{
+    struct state_file_writer f;
+    uint8_t buf[256], *page;
+    size_t len = 0;
+
+    state_file_writer_init(&f, buf, sizeof(buf));
+    state_file_begin(&f, STATE_TAG_CPU, 1, 0);
+    put_group(&f.w, "regs", "0123456789abcdef", 16);
+    state_file_end(&f);
+    ck_assert_int_eq(state_file_finish(&f, &len), 0);
+    page = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                -1, 0);
+    ck_assert_ptr_ne(page, MAP_FAILED);
+    ck_assert_int_eq(mprotect(page + 4096, 4096, PROT_NONE), 0);
+    *ret_buf = page + 4096 - len;
+    memcpy(*ret_buf, buf, len);
+    return len;
+}
+
+static const uint32_t too_long[] = {
+    17, 20, 23, 24, 25, 4096, UINT32_MAX - 8, UINT32_MAX};
+
+/* Whichever of the two it is: a group ends within its section. */
+START_TEST(groups_end_within_their_section)
+{
+    uint8_t *good, *bad;
+    size_t len = make_last_group(&good);
+    struct state_difference d;
+
+    ck_assert_uint_eq(make_last_group(&bad), len);
+    ck_assert_int_eq(state_file_compare(good, len, bad, len, &d), 0);
+    num_put_le32(bad + HEADER + SECTION_HEADER + 4, too_long[_i]);
+    mend(bad, 0);
+    ck_assert_int_eq(state_file_compare(good, len, bad, len, &d), -EBADMSG);
+    ck_assert_str_eq(d.text, "section cpu 0: its groups do not add up");
+    ck_assert_int_eq(state_file_compare(bad, len, good, len, &d), -EBADMSG);
+    ck_assert_str_eq(d.text, "section cpu 0: its groups do not add up");
+    ck_assert_int_eq(state_file_compare(bad, len, bad, len, &d), -EBADMSG);
+}
+END_TEST
+
+/* A group that ends early leaves too little for the header of another one. */
+START_TEST(groups_have_whole_headers)
+{
+    uint8_t *good, *bad;
+    size_t len = make_last_group(&good);
+    struct state_difference d;
+
+    (void)make_last_group(&bad);
+    num_put_le32(bad + HEADER + SECTION_HEADER + 4, (uint32_t)(16 - _i));
+    mend(bad, 0);
+    ck_assert_int_eq(state_file_compare(bad, len, bad, len, &d), -EBADMSG);
+    ck_assert_str_eq(d.text, "section cpu 0: its groups do not add up");
+    /* The first difference is the group's length. */
+    ck_assert_int_eq(state_file_compare(good, len, bad, len, &d), 1);
+    ck_assert_uint_eq(d.offset, 16 - (unsigned)_i);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("state_file");
@@ -375,6 +440,9 @@ int main(void)
     tcase_add_test(tc, other_msrs_are_no_exception);
     tcase_add_test(tc, lengths_and_sections_differ);
     tcase_add_test(tc, broken_groups_are_refused);
+    tcase_add_loop_test(tc, groups_end_within_their_section, 0,
+                        (int)ARRAY_SIZE(too_long));
+    tcase_add_loop_test(tc, groups_have_whole_headers, 1, 8);
     suite_add_tcase(suite, tc);
     sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);
