@@ -31,6 +31,9 @@ int io_pwrite_full(int fd, const void *buf, size_t len, uint64_t offset)
 /* Sets O_NONBLOCK: 0 or a negative errno. */
 int io_set_nonblock(int fd) __attribute__((warn_unused_result));
 
+/* As many descriptors as the hard limit allows: 0 or a negative errno. */
+int io_raise_fd_limit(void) __attribute__((warn_unused_result));
+
 /* Closes *fd if it is one, and sets it to -1. Keeps errno. */
 void io_close(int *fd);
 

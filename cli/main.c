@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/io.h"
 #include "base/standard_fds.h"
 #include "base/text.h"
 #include "cli/cli.h"
@@ -94,5 +95,7 @@ int main(int argc, char **argv)
 {
     if (standard_fds_ensure() != 0)
         return EXIT_INFRA;
+    /* Clients, files and connections in passing: a soft limit is no wish. */
+    (void)!io_raise_fd_limit();
     return finish_output(run_verb(argc, argv));
 }

@@ -41,6 +41,7 @@ int keeper_new(const struct keeper_setup *setup, struct keeper **ret_keeper,
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++)
         k->clients[i].sock = k->clients[i].file_fd = -1;
     k->busy_fd = registry_hold_busy(&k->entry);
+    k->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     ret = k->listen_fd = registry_listen(&k->entry);
     if (ret >= 0)
         ret = machine_record_write(&k->entry, &k->record);
@@ -84,6 +85,7 @@ void keeper_free(struct keeper *keeper)
     keeper_forget_machine(keeper);
     io_close(&keeper->listen_fd);
     io_close(&keeper->busy_fd);
+    io_close(&keeper->spare_fd);
     registry_close(&keeper->entry);
     free(keeper);
 }
@@ -275,8 +277,18 @@ static void accept_client(struct keeper *k)
 {
     int sock = accept4(k->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-    if (sock >= 0)
+    if (sock >= 0) {
         keeper_client_accept(k, sock);
+        return;
+    }
+    if (errno != EMFILE && errno != ENFILE)
+        return;
+    /* Left in the queue it would wake us again at once, and for ever. */
+    io_close(&k->spare_fd);
+    sock = accept4(k->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (sock >= 0)
+        keeper_client_turn_away(k, sock);
+    k->spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 void keeper_dispatch(struct keeper *k, const struct pollfd *polls, size_t count)

@@ -61,6 +61,23 @@ static void refuse_crowd(int sock)
     close(sock);
 }
 
+static void set_no_files(const struct keeper *k, struct failure *why)
+{
+    failure_set(why, "host", k->entry.name,
+                "try again, or raise ulimit -n before microsbx run -d",
+                "the keeper of the machine %s may not open more files",
+                k->entry.name);
+}
+
+void keeper_client_turn_away(const struct keeper *k, int sock)
+{
+    union keeper_body body;
+
+    set_no_files(k, &body.refused);
+    (void)!keeper_send(sock, KEEPER_REFUSED, &body);
+    close(sock);
+}
+
 void keeper_client_accept(struct keeper *k, int sock)
 {
     if (!is_own_user(sock)) {
@@ -205,10 +222,7 @@ static int begin(struct keeper *k, struct keeper_client *c,
     case KEEPER_PUT:
     case KEEPER_GET:
         if (k->msg.fds_lost) {
-            failure_set(&reply.refused, "host", k->entry.name,
-                        "raise ulimit -n before microsbx run -d",
-                        "the keeper of the machine %s may not open more files",
-                        k->entry.name);
+            set_no_files(k, &reply.refused);
             keeper_client_answer(c, KEEPER_REFUSED, &reply);
             return 0;
         }

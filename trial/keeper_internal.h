@@ -62,6 +62,7 @@ struct keeper {
     struct registry_entry entry; /* owned */
     struct machine_record record;
     int listen_fd;  /* owned */
+    int spare_fd;   /* owned: given up to refuse a client when none is left */
     int starter_fd; /* borrowed; -1: told */
     int busy_fd;    /* owned: nobody is served yet; -1 */
     struct runner *runner;
@@ -107,6 +108,8 @@ void keeper_monitor_on_clock(struct keeper *k, uint64_t now_ns);
 
 /* ---- keeper_client.c ---- */
 
+/* Tells one for whom there is no descriptor, and closes it. */
+void keeper_client_turn_away(const struct keeper *k, int sock);
 /* Takes over a connection; refuses it if there are too many. */
 void keeper_client_accept(struct keeper *k, int sock);
 short keeper_client_events(const struct keeper_client *c);

@@ -103,6 +103,7 @@ static void let_go(struct keeper *k)
     for (size_t i = 0; i < KEEPER_CLIENTS_MAX; i++)
         keeper_client_drop(&k->clients[i]);
     io_close(&k->listen_fd);
+    io_close(&k->spare_fd);
     registry_close(&k->entry);
     close(monitor_fd(r->monitor));
     close(agent_client_fd(r->client));

@@ -10,26 +10,13 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/signals.h"
 #include "base/standard_fds.h"
 #include "vmm/monitor_proto.h"
 
 /* The files of a save, and as many for one more message and what it opens. */
 #define FDS_RESERVED (2u * MONITOR_SAVE_FDS_MAX)
-
-/*
- * All that the hard limit allows: a guest's connections cost a descriptor each
- * (VSOCK_CONNS_MAX), and a message whose descriptor finds no room is lost.
- */
-static int raise_descriptor_limit(void)
-{
-    struct rlimit files;
-
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        return -errno;
-    files.rlim_cur = files.rlim_max;
-    return setrlimit(RLIMIT_NOFILE, &files) < 0 ? -errno : 0;
-}
 
 int process_confine(void)
 {
@@ -48,7 +35,8 @@ int process_confine(void)
         return -errno;
     /* One heap for all threads: an arena each would cost more than we use. */
     (void)mallopt(M_ARENA_MAX, 1);
-    if (raise_descriptor_limit() < 0)
+    /* A guest's connections cost a descriptor each (VSOCK_CONNS_MAX). */
+    if (io_raise_fd_limit() < 0)
         return -errno;
     /* The harness decides when we end, and is told by its own signals. */
     return signals_ignore_group();

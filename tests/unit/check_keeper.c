@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -782,6 +783,30 @@ START_TEST(test_too_many)
 }
 END_TEST
 
+/* A keeper without descriptors tells its clients, and does not spin. */
+START_TEST(test_no_descriptors)
+{
+    struct rlimit limit, before;
+    int sock;
+
+    be_ready(3600000);
+    sock = dial();
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    limit = before;
+    /* More than poll is given entries, and all of them taken. */
+    do {
+        limit.rlim_cur = (rlim_t)dup(sock) + 1;
+    } while (limit.rlim_cur < 200);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_REFUSED);
+    ck_assert_str_eq(body.refused.code, "host");
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    sock = dial();
+    tell(sock, KEEPER_STATUS);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_STATUS_REPLY);
+}
+END_TEST
+
 START_TEST(test_files)
 {
     const struct proto_file_done done = {.bytes = 5}, none = {.err = ENOENT};
@@ -984,6 +1009,7 @@ static Suite *suite(void)
     tcase_add_test(t, test_stopped_monitor);
     tcase_add_test(t, test_no_agent);
     tcase_add_test(t, test_too_many);
+    tcase_add_test(t, test_no_descriptors);
     tcase_add_test(t, test_files);
     tcase_add_test(t, test_kill);
     tcase_add_test(t, test_stop);
