@@ -20,6 +20,13 @@ void failure_set(struct failure *f, const char *code, const char *object,
                  const char *remedy, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
+/*
+ * What to do about an errno (either sign) that says that this host is short of
+ * something, whatever was attempted: descriptors, room, memory, sound storage.
+ * Of any other errno: otherwise.
+ */
+const char *failure_remedy(int error, const char *otherwise);
+
 /* True once failure_set was called on it (start from a zeroed struct). */
 bool failure_is_set(const struct failure *f);
 

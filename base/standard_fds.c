@@ -44,13 +44,16 @@ bool standard_fd_is_usable(int fd)
 
 int standard_fds_set_null(void)
 {
-    int null_fd = open("/dev/null", O_RDWR);
-    int ret = null_fd < 0 ? -errno : 0;
+    int null_fd;
 
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO && ret == 0; fd++)
+    /* Then there is room for it, however few descriptors there may be. */
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        close(fd);
+    null_fd = open("/dev/null", O_RDWR);
+    if (null_fd != STDIN_FILENO)
+        return null_fd < 0 ? -errno : -EBADF;
+    for (int fd = STDOUT_FILENO; fd <= STDERR_FILENO; fd++)
         if (dup2(null_fd, fd) != fd)
-            ret = -errno;
-    if (null_fd > STDERR_FILENO)
-        close(null_fd);
-    return ret;
+            return -errno;
+    return 0;
 }

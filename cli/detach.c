@@ -264,8 +264,8 @@ int detach_fork(struct detach *d, const struct verb *verb)
     int status;
 
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
-        failure_set(&f, "host", "socketpair", NULL, "cannot start: %s",
-                    strerror(errno));
+        failure_set(&f, "host", "socketpair", failure_remedy(errno, NULL),
+                    "cannot start: %s", strerror(errno));
         return cli_fail(verb, &f);
     }
     fflush(NULL);
@@ -298,7 +298,7 @@ static int create_output(const struct keeper *k, const char *name, int *ret_fd,
                      O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (*ret_fd >= 0)
         return 0;
-    failure_set(f, "host", name, "make room",
+    failure_set(f, "host", name, failure_remedy(errno, NULL),
                 "cannot make the file for the command's output: %s",
                 strerror(errno));
     return -errno;

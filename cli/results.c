@@ -30,9 +30,9 @@ int results_create(const char *option, const char *path, int *ret_fd,
         open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
 
     if (fd < 0) {
-        failure_set(f, "usage", path, "check the path given",
-                    "cannot open %s for --%s: %s", path, option,
-                    strerror(errno));
+        failure_set(
+            f, "usage", path, failure_remedy(errno, "check the path given"),
+            "cannot open %s for --%s: %s", path, option, strerror(errno));
         return -errno;
     }
     *ret_fd = fd;
@@ -89,8 +89,8 @@ static int open_sink(struct results *r, const struct options *options,
         *owned = fcntl(r->out_fd, F_DUPFD_CLOEXEC, 3);
         ret = *owned < 0 ? -errno : 0;
         if (ret != 0)
-            failure_set(f, "host", value, NULL, "cannot open %s twice: %s",
-                        value, strerror(errno));
+            failure_set(f, "host", value, failure_remedy(errno, NULL),
+                        "cannot open %s twice: %s", value, strerror(errno));
     } else {
         ret = create_output(r, label, value, owned, f);
     }
@@ -321,7 +321,8 @@ static void report_undelivered(const struct results *results,
     }
     if (r->events_error == 0)
         return;
-    failure_set(&f, "events", run->events, "make room",
+    failure_set(&f, "events", run->events,
+                failure_remedy(r->events_error, NULL),
                 "cannot write all events to %s: %s", run->events,
                 strerror(r->events_error));
     cli_fail(results->verb, &f);

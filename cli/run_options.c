@@ -110,55 +110,86 @@ static size_t find_env(const struct run_options *run, const char *entry)
     return i;
 }
 
-/* In place of an earlier one of that name. */
-static int add_env(struct run_options *run, const char *entry,
-                   struct failure *f)
+/* An entry that is wrong, without its value: that may be a secret. */
+static int fail_env(const char *entry, const char *file, unsigned line,
+                    const char *why, struct failure *f)
 {
-    size_t i = find_env(run, entry);
+    int len = (int)strcspn(entry, "=");
+    const char *rest = entry[len] ? "=..." : "";
 
+    if (file)
+        failure_set(f, "usage", file, "write NAME=VALUE on each line",
+                    "cannot use the environment file %s: line %u: '%.*s%s' %s",
+                    file, line, len, entry, rest, why);
+    else
+        failure_set(f, "usage", "env", "give --env NAME=VALUE",
+                    "option --env: '%.*s%s' %s", len, entry, rest, why);
+    return -EINVAL;
+}
+
+/*
+ * A line of the file, or a value of -e (no file), in place of an earlier one of
+ * that name. NUL-terminated, stays alive.
+ */
+static int add_env(struct run_options *run, const char *entry, const char *file,
+                   unsigned line, struct failure *f)
+{
+    size_t i;
+
+    if (entry[0] == '=' || !strchr(entry, '='))
+        return fail_env(entry, file, line, "is not NAME=VALUE", f);
+    i = find_env(run, entry);
     if (i == RUN_ENV_MAX)
-        return fail_usage("env", entry, "is one variable too many",
-                          "give at most 1024", f);
+        return fail_env(entry, file, line,
+                        "is one variable too many: there may be 1024", f);
     run->env[i] = entry;
     if (i == run->env_count)
         run->env_count++;
     return 0;
 }
 
-/* A line of the file, or a value of -e. NUL-terminated, stays alive. */
-static int add_env_text(struct run_options *run, const char *text,
-                        struct failure *f)
+/* The file's lines, which stay in run->env_text. */
+static int add_env_lines(struct run_options *run, const char *path, size_t len,
+                         struct failure *f)
 {
-    if (text[0] == '=' || text[0] == '\0' || !strchr(text, '='))
-        return fail_usage("env", text, "is not NAME=VALUE", NULL, f);
-    return add_env(run, text, f);
+    char *at = run->env_text, *end = at + len;
+    int ret = 0;
+
+    for (unsigned line = 1; at < end && ret == 0; line++) {
+        size_t size =
+            (size_t)((char *)memchr(at, '\n', (size_t)(end - at) + 1) - at);
+
+        at[size] = '\0';
+        if (strlen(at) != size)
+            ret = fail_env(at, path, line, "holds a zero byte", f);
+        else if (at[0] != '#' && at[0] != '\0')
+            ret = add_env(run, at, path, line, f);
+        at += size + 1;
+    }
+    return ret;
 }
 
 static int read_env_file(struct run_options *run, const char *path,
                          struct failure *f)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    char *save = NULL;
     ssize_t n = fd < 0 ? -errno : 0;
-    int ret = 0;
 
-    run->env_text = malloc(ENV_FILE_MAX + 1);
-    if (fd >= 0 && run->env_text)
+    run->env_text = malloc(ENV_FILE_MAX + 2);
+    if (!run->env_text)
+        n = -ENOMEM;
+    else if (fd >= 0)
         n = io_read_full(fd, run->env_text, ENV_FILE_MAX + 1);
     io_close(&fd);
-    if (n < 0 || !run->env_text || n > (ssize_t)ENV_FILE_MAX) {
-        failure_set(f, "usage", path, "check the path given",
+    if (n < 0 || n > (ssize_t)ENV_FILE_MAX) {
+        failure_set(f, "usage", path,
+                    failure_remedy(n < 0 ? (int)n : 0, "check the path given"),
                     "cannot read the environment file %s: %s", path,
                     n < 0 ? strerror((int)-n) : "it is larger than 256 KiB");
         return -EINVAL;
     }
-    run->env_text[n] = '\0';
-    for (char *line = strtok_r(run->env_text, "\n", &save); line && ret == 0;
-         line = strtok_r(NULL, "\n", &save)) {
-        if (line[0] != '#')
-            ret = add_env_text(run, line, f);
-    }
-    return ret;
+    run->env_text[n] = '\n'; /* the last line, too, has an end */
+    return add_env_lines(run, path, (size_t)n, f);
 }
 
 static int read_env(const struct options *options, struct run_options *run,
@@ -180,7 +211,7 @@ static int read_env(const struct options *options, struct run_options *run,
                 here = *e;
         }
         if (here)
-            ret = add_env_text(run, here, f);
+            ret = add_env(run, here, NULL, 0, f);
     }
     return ret;
 }
@@ -465,7 +496,7 @@ static int add_default_env(struct run_options *run, const char *entry,
         return 0;
     if (i < RUN_ENV_MAX)
         ret = add_default(run, &copy, entry, f);
-    return ret == 0 ? add_env(run, copy ? copy : entry, f) : ret;
+    return ret == 0 ? add_env(run, copy ? copy : entry, NULL, 0, f) : ret;
 }
 
 static int add_defaults(struct run_options *run, char *const *env,

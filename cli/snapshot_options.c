@@ -182,8 +182,12 @@ static int open_send(const char *path, struct snapshot_source *source,
         errno = EINVAL;
     }
     if (fd < 0) {
-        failure_set(f, "usage", path, "give a regular file, or - and a pipe",
-                    "cannot send %s: %s", path, strerror(errno));
+        failure_set(
+            f, "usage", path,
+            failure_remedy(errno, errno == EINVAL
+                                      ? "give a regular file, or - and a pipe"
+                                      : "check the path given"),
+            "cannot send %s: %s", path, strerror(errno));
         return -EINVAL;
     }
     source->send_fd = fd;

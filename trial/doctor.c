@@ -2,7 +2,6 @@
 /* Findings about this host; see the header. */
 #include "trial/doctor.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -16,6 +15,7 @@
 #include "base/io.h"
 #include "trial/fitness.h"
 #include "trial/host.h"
+#include "trial/kvm_open.h"
 #include "trial/monitor.h"
 
 #define CGROUP2_MAGIC 0x63677270
@@ -125,20 +125,16 @@ static void judge_kvm(struct doctor *d, const struct monitor_probe *p)
 
 static void look_at_kvm(struct doctor *d)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int fd = -1;
     struct monitor *m = NULL;
     struct monitor_probe probe;
     struct failure f = {0};
-    int ret;
+    int ret = kvm_open(&fd, &f);
 
-    if (fd < 0) {
-        bool denied = errno == EACCES || errno == EPERM;
-
-        add(d, FINDING_FAIL, "kvm",
-            denied ? "join the group kvm: adduser $USER kvm, and log in again"
-                   : "switch on virtualisation in the firmware and load "
-                     "kvm_intel or kvm_amd",
-            "cannot open /dev/kvm: %s", strerror(errno));
+    if (ret != 0) {
+        /* Too few descriptors, say, tell nothing of KVM. */
+        add(d, strcmp(f.code, "host") ? FINDING_FAIL : FINDING_UNKNOWN, "kvm",
+            f.remedy, "%s", f.message);
         return;
     }
     add(d, FINDING_OK, "kvm", NULL, "/dev/kvm is there and may be used");
@@ -150,8 +146,9 @@ static void look_at_kvm(struct doctor *d)
     if (ret != 0)
         add(d, FINDING_UNKNOWN, "probe", f.remedy, "%s", f.message);
     else if (probe.error != 0)
-        add(d, FINDING_FAIL, "probe", "look at the kernel's log", "%.200s: %s",
-            probe.text, strerror(abs(probe.error)));
+        add(d, FINDING_FAIL, "probe",
+            failure_remedy(probe.error, "look at the kernel's log"),
+            "%.200s: %s", probe.text, strerror(abs(probe.error)));
     else
         judge_kvm(d, &probe);
 }

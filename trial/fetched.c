@@ -49,7 +49,7 @@ static const char *remedy_for(int error)
     case ENOTDIR:
         return "make its folder first";
     default:
-        return "remove it, or fetch to another place";
+        return failure_remedy(error, "remove it, or fetch to another place");
     }
 }
 
@@ -92,7 +92,8 @@ void fetched_explain(const struct trial_file *file,
                      struct failure *ret_failure)
 {
     bool absent = result->error == ENOENT && !result->error_here;
-    const char *remedy = "look at the space and the permissions there";
+    const char *remedy = failure_remedy(
+        result->error, "look at the permissions there on this host");
 
     if (result->status != TRIAL_FILE_ERROR) {
         failure_set(ret_failure, "get_failed", file->src, NULL,

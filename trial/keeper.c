@@ -46,7 +46,7 @@ int keeper_new(const struct keeper_setup *setup, struct keeper **ret_keeper,
     if (ret >= 0)
         ret = machine_record_write(&k->entry, &k->record);
     if (ret < 0)
-        failure_set(f, "host", k->entry.name, "make room",
+        failure_set(f, "host", k->entry.name, failure_remedy(ret, NULL),
                     "cannot keep the machine %s: %s", k->entry.name,
                     strerror(-ret));
     else

@@ -28,6 +28,7 @@
 #include "base/io.h"
 #include "trial/fitness.h"
 #include "trial/keeper_internal.h"
+#include "trial/kvm_open.h"
 #include "trial/snapshot_describe.h"
 
 #define MS 1000000ull /* nanoseconds */
@@ -81,7 +82,7 @@ int keeper_set_machine(struct keeper *keeper, const struct machine *machine,
         ret = ret == 0 ? one : ret;
     }
     if (ret != 0)
-        failure_set(f, "host", keeper->entry.name, "raise ulimit -n",
+        failure_set(f, "host", keeper->entry.name, failure_remedy(ret, NULL),
                     "cannot keep the machine's files: %s", strerror(-ret));
     return ret;
 }
@@ -121,15 +122,11 @@ static bool is_cancelled(void *ctx)
 
 static int probe_host(struct monitor_probe *ret_probe, struct failure *f)
 {
-    int kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    int ret;
+    int kvm_fd = -1;
+    int ret = kvm_open(&kvm_fd, f);
 
-    if (kvm_fd < 0) {
-        failure_set(f, "kvm_missing", "/dev/kvm", NULL,
-                    "cannot open /dev/kvm: %s", strerror(errno));
-        return -ENOENT;
-    }
-    ret = fitness_probe(kvm_fd, ret_probe, f);
+    if (ret == 0)
+        ret = fitness_probe(kvm_fd, ret_probe, f);
     io_close(&kvm_fd);
     return ret;
 }

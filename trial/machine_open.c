@@ -22,6 +22,7 @@
 #include "base/num.h"
 #include "base/units.h"
 #include "trial/kernel_platform.h"
+#include "trial/kvm_open.h"
 #include "trial/machine_parts.h"
 #include "trial/snapshot.h"
 
@@ -55,7 +56,7 @@ static int open_part(const char *what, const char *path, int *ret_fd,
     }
     if (ret != 0) {
         io_close(&fd);
-        failure_set(f, what, path, "check the path given",
+        failure_set(f, what, path, failure_remedy(ret, "check the path given"),
                     "cannot open the %s %s: %s", what, path, why);
         return ret;
     }
@@ -66,8 +67,8 @@ static int open_part(const char *what, const char *path, int *ret_fd,
 static int fail_disk(const char *path, const char *why, const char *remedy,
                      int error, struct failure *f)
 {
-    failure_set(f, "disk", path, remedy, "cannot use the disk %s: %s", path,
-                why);
+    failure_set(f, "disk", path, failure_remedy(error, remedy),
+                "cannot use the disk %s: %s", path, why);
     return error;
 }
 
@@ -140,12 +141,17 @@ int machine_open_overlay(bool in_memory, int *ret_fd, struct failure *f)
         }
     }
     if (fd < 0) {
+        int error = errno;
+        /* Room and permissions there are the user's to choose. */
+        bool place = error != EMFILE && error != ENFILE && error != ENOMEM;
+        const char *elsewhere = "set TMPDIR to a writable folder with room, or "
+                                "use --overlay memory";
+
         failure_set(f, "overlay", dir,
-                    "set TMPDIR to a writable folder with room, or use "
-                    "--overlay memory",
-                    "cannot make a disk overlay in %s: %s", dir,
-                    strerror(errno));
-        return -errno;
+                    place ? elsewhere : failure_remedy(error, elsewhere),
+                    "cannot make a disk overlay in %s: %s",
+                    in_memory ? "memory" : dir, strerror(error));
+        return -error;
     }
     *ret_fd = fd;
     return 0;
@@ -254,7 +260,8 @@ int machine_open_vsock(struct machine *m, const char *path, struct failure *f)
     strcpy(addr.sun_path, path);
     fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return fail_vsock(path, strerror(errno), NULL, f);
+        return fail_vsock(path, strerror(errno), failure_remedy(errno, NULL),
+                          f);
     if (bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) != 0) {
         int error = errno;
 
@@ -265,7 +272,8 @@ int machine_open_vsock(struct machine *m, const char *path, struct failure *f)
         if (error == ENOENT)
             return fail_vsock(path, "its folder does not exist",
                               "make the folder first", f);
-        return fail_vsock(path, strerror(error), "choose another path", f);
+        return fail_vsock(path, strerror(error),
+                          failure_remedy(error, "choose another path"), f);
     }
     m->vsock_path = strdup(path);
     if (!m->vsock_path || listen(fd, VSOCK_BACKLOG) != 0) {
@@ -319,26 +327,6 @@ static int check_cpus(uint64_t count, struct failure *f)
                 "cannot make a machine with %llu CPUs",
                 (unsigned long long)count);
     return -EINVAL;
-}
-
-int machine_open_kvm(int *ret_fd, struct failure *f)
-{
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-
-    if (fd >= 0) {
-        *ret_fd = fd;
-        return 0;
-    }
-    if (errno == EACCES || errno == EPERM)
-        failure_set(f, "kvm_not_permitted", "/dev/kvm",
-                    "join the group kvm (adduser $USER kvm) and log in again",
-                    "cannot open /dev/kvm: permission denied");
-    else
-        failure_set(f, "kvm_missing", "/dev/kvm",
-                    "switch on virtualisation in the firmware and load "
-                    "kvm_intel or kvm_amd; or run inside scripts/kvmhost",
-                    "cannot open /dev/kvm: %s", strerror(errno));
-    return -errno;
 }
 
 /*
@@ -452,7 +440,7 @@ int machine_open(const struct machine_spec *spec, struct machine *ret_machine,
     if (ret == 0 && spec->vsock_path)
         ret = machine_open_vsock(m, spec->vsock_path, f);
     if (ret == 0)
-        ret = machine_open_kvm(&m->config.kvm_fd, f);
+        ret = kvm_open(&m->config.kvm_fd, f);
     if (ret != 0) {
         machine_close(m);
         return ret;

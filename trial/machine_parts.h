@@ -16,7 +16,4 @@ int machine_open_overlay(bool in_memory, int *ret_fd, struct failure *f)
 int machine_open_vsock(struct machine *m, const char *path, struct failure *f)
     __attribute__((warn_unused_result));
 
-int machine_open_kvm(int *ret_fd, struct failure *f)
-    __attribute__((warn_unused_result));
-
 #endif

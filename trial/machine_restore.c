@@ -5,13 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "trial/kvm_open.h"
 #include "trial/machine_parts.h"
 #include "trial/snapshot.h"
 #include "trial/snapshot_limits.h"
 
 static int fail_host(int error, struct failure *f)
 {
-    failure_set(f, "host", "descriptors", "raise ulimit -n, or free memory",
+    failure_set(f, "host", "descriptors", failure_remedy(error, NULL),
                 "cannot prepare the machine: %s", strerror(-error));
     return error;
 }
@@ -103,7 +104,7 @@ int machine_restore(const struct machine_spec *spec,
     if (ret == 0 && spec->vsock_path)
         ret = restore_vsock(m, spec->vsock_path, f);
     if (ret == 0)
-        ret = machine_open_kvm(&m->config.kvm_fd, f);
+        ret = kvm_open(&m->config.kvm_fd, f);
     if (ret != 0)
         machine_close(m);
     return ret;

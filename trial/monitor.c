@@ -52,7 +52,9 @@ static int find_program(char *buf, size_t size, struct failure *f)
     }
     strcpy(slash, "/microsbx-vmm");
     if (access(buf, X_OK) != 0) {
-        failure_set(f, "monitor_missing", buf, "run make, or make install",
+        failure_set(f, "monitor_missing", buf,
+                    errno == ENOENT ? "run make, or make install"
+                                    : "make it executable for this user",
                     "cannot start the monitor %s: %s", buf, strerror(errno));
         return -ENOENT;
     }
@@ -106,7 +108,7 @@ int monitor_spawn(struct monitor **ret_monitor, struct failure *f)
         goto out_free;
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) != 0) {
         ret = -errno;
-        failure_set(f, "host", "socketpair", NULL,
+        failure_set(f, "host", "socketpair", failure_remedy(ret, NULL),
                     "cannot make a socketpair: %s", strerror(errno));
         goto out_free;
     }
@@ -208,7 +210,10 @@ static void fail_refused(const struct monitor_error *e,
             "cannot load the initrd %s: %s", names->initrd, e->text);
         break;
     case MONITOR_ERROR_MEMORY:
-        failure_set(f, "memory", "guest memory", "give less --memory",
+        failure_set(f, "memory", "guest memory",
+                    e->error == -ENOMEM
+                        ? "give less --memory"
+                        : failure_remedy(e->error, "give less --memory"),
                     "cannot set up the guest's memory: %s", e->text);
         break;
     case MONITOR_ERROR_DISK: {
@@ -216,24 +221,35 @@ static void fail_refused(const struct monitor_error *e,
                                ? names->disks[e->disk]
                                : "disk";
 
-        failure_set(f, "disk", name, "check the file",
-                    "cannot open the disk %s: %s", name, e->text);
+        if (e->error == -ENOSPC || e->error == -EDQUOT)
+            failure_set(f, "overlay", name,
+                        "set TMPDIR to a writable folder with room, or use "
+                        "--overlay memory",
+                        "cannot make the overlay of the disk %s: %s", name,
+                        e->text);
+        else
+            failure_set(f, "disk", name,
+                        failure_remedy(e->error, "check the file"),
+                        "cannot open the disk %s: %s", name, e->text);
         break;
     }
     case MONITOR_ERROR_STATE: {
         const char *name = names->snapshot ? names->snapshot : "snapshot";
 
-        failure_set(f, "snapshot", name, "make the snapshot again",
+        failure_set(f, "snapshot", name,
+                    failure_remedy(e->error, "make the snapshot again"),
                     "cannot restore %s: %s", name, e->text);
         break;
     }
     case MONITOR_ERROR_KVM:
-        failure_set(f, "kvm", "/dev/kvm", "run microsbx doctor",
+        failure_set(f, "kvm", "/dev/kvm",
+                    failure_remedy(e->error, "run microsbx doctor"),
                     "KVM cannot run this machine: %s", e->text);
         break;
     case MONITOR_ERROR_CONFIG:
     case MONITOR_ERROR_HOST:
-        failure_set(f, "host", "microsbx-vmm", "run microsbx doctor",
+        failure_set(f, "host", "microsbx-vmm",
+                    failure_remedy(e->error, "run microsbx doctor"),
                     "the monitor could not build the machine: %s", e->text);
         break;
     }

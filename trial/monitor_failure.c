@@ -61,6 +61,7 @@ void monitor_fail_host(const struct monitor_exit *e, struct failure *f)
         monitor_fail_threads(f, e->error, "a virtual CPU");
         return;
     }
-    failure_set(f, "host_error", "microsbx-vmm", "look at the host's log",
+    failure_set(f, "host_error", "microsbx-vmm",
+                failure_remedy(e->error, "look at the host's log"),
                 "the monitor could not go on: %s", strerror(-e->error));
 }

@@ -349,8 +349,8 @@ static int prepare(struct runner *r)
     if (ret == 0 && !(r->spec->vm && r->spec->vm->monitor))
         ret = runner_open_console(r);
     if (ret != 0) {
-        failure_set(f, "host", "memory", NULL, "cannot prepare the trial: %s",
-                    strerror(-ret));
+        failure_set(f, "host", "trial", failure_remedy(ret, NULL),
+                    "cannot prepare the trial: %s", strerror(-ret));
         return ret;
     }
     if (!r->spec->no_agent)

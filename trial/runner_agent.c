@@ -42,9 +42,12 @@ static void finish_file(struct runner *r, int error, bool error_here,
 static void fail_put(struct runner *r, const struct trial_file *file, int error,
                      bool here)
 {
+    const char *remedy =
+        error == ENOSPC ? "raise --disk-limit" : "check the path in the guest";
+
     runner_fail(r, "put_failed", file->src,
-                here ? "check the file on this host"
-                     : "check the path in the guest and the disk limit",
+                here ? failure_remedy(error, "check the file on this host")
+                     : remedy,
                 "cannot put %s to %s: %s: %s", file->src, file->dst,
                 here ? "on this host" : "in the guest", strerror(error));
 }

@@ -73,7 +73,8 @@ int snapshot_fail(struct failure *f, int error, const char *code,
     va_start(args, format);
     vsnprintf(message, sizeof(message), format, args);
     va_end(args);
-    failure_set(f, code, object, remedy_of(code), "%s", message);
+    failure_set(f, code, object, failure_remedy(error, remedy_of(code)), "%s",
+                message);
     make_printable(f->message);
     make_printable(f->object);
     return error;

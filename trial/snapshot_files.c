@@ -25,7 +25,7 @@
 
 static int fail_host(int error, struct failure *f)
 {
-    failure_set(f, "host", "descriptors", "raise ulimit -n, or free memory",
+    failure_set(f, "host", "descriptors", failure_remedy(error, NULL),
                 "cannot prepare a machine to look at the disks: %s",
                 strerror(-error));
     return error;

@@ -484,7 +484,8 @@ int vm_json_read(const char *path, struct machine_spec *spec, struct failure *f)
         n = io_read_full(fd, text, VM_JSON_MAX + 1);
     io_close(&fd);
     if (n < 0 || n > (ssize_t)VM_JSON_MAX) {
-        failure_set(f, "config", path, "check the path given",
+        failure_set(f, "config", path,
+                    failure_remedy(n < 0 ? (int)n : 0, "check the path given"),
                     "cannot read the configuration %s: %s", path,
                     n < 0 ? strerror((int)-n) : "it is larger than 64 KiB");
         free(text);
