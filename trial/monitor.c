@@ -176,85 +176,6 @@ static void fail_gone(struct monitor *m, int error, struct failure *f)
                 "the monitor ended before the guest ran (%s)", how);
 }
 
-/* What to do about a kernel or an initrd: words, or how much memory it needs.
- */
-static const char *boot_remedy(const struct monitor_error *e, const char *words,
-                               char *buf, size_t size)
-{
-    if (e->memory_needed == 0 || e->memory_needed > VM_MEMORY_MAX)
-        return words;
-    snprintf(
-        buf, size, "give it at least -m %lluM",
-        (unsigned long long)(num_align_up(e->memory_needed, VM_MEMORY_ALIGN) /
-                             MIB));
-    return buf;
-}
-
-/* What the user is told for each kind of refusal. */
-static void fail_refused(const struct monitor_error *e,
-                         const struct monitor_names *names, struct failure *f)
-{
-    char remedy[64];
-
-    switch (e->code) {
-    case MONITOR_ERROR_KERNEL:
-        failure_set(f, "kernel", names->kernel,
-                    boot_remedy(e, "give an x86-64 vmlinux or bzImage", remedy,
-                                sizeof(remedy)),
-                    "cannot boot the kernel %s: %s", names->kernel, e->text);
-        break;
-    case MONITOR_ERROR_INITRD:
-        failure_set(
-            f, "initrd", names->initrd,
-            boot_remedy(e, "give a smaller initrd", remedy, sizeof(remedy)),
-            "cannot load the initrd %s: %s", names->initrd, e->text);
-        break;
-    case MONITOR_ERROR_MEMORY:
-        failure_set(f, "memory", "guest memory",
-                    e->error == -ENOMEM
-                        ? "give less --memory"
-                        : failure_remedy(e->error, "give less --memory"),
-                    "cannot set up the guest's memory: %s", e->text);
-        break;
-    case MONITOR_ERROR_DISK: {
-        const char *name = names->disks && e->disk < VM_DISKS_MAX
-                               ? names->disks[e->disk]
-                               : "disk";
-
-        if (e->error == -ENOSPC || e->error == -EDQUOT)
-            failure_set(f, "overlay", name,
-                        "set TMPDIR to a writable folder with room, or use "
-                        "--overlay memory",
-                        "cannot make the overlay of the disk %s: %s", name,
-                        e->text);
-        else
-            failure_set(f, "disk", name,
-                        failure_remedy(e->error, "check the file"),
-                        "cannot open the disk %s: %s", name, e->text);
-        break;
-    }
-    case MONITOR_ERROR_STATE: {
-        const char *name = names->snapshot ? names->snapshot : "snapshot";
-
-        failure_set(f, "snapshot", name,
-                    failure_remedy(e->error, "make the snapshot again"),
-                    "cannot restore %s: %s", name, e->text);
-        break;
-    }
-    case MONITOR_ERROR_KVM:
-        failure_set(f, "kvm", "/dev/kvm",
-                    failure_remedy(e->error, "run microsbx doctor"),
-                    "KVM cannot run this machine: %s", e->text);
-        break;
-    case MONITOR_ERROR_CONFIG:
-    case MONITOR_ERROR_HOST:
-        failure_set(f, "host", "microsbx-vmm",
-                    failure_remedy(e->error, "run microsbx doctor"),
-                    "the monitor could not build the machine: %s", e->text);
-        break;
-    }
-}
-
 static int fail_send(struct monitor *m, int error, struct failure *f)
 {
     if (error == -ENOMEM)
@@ -300,7 +221,7 @@ static int wait_until_built(struct monitor *m,
         return io_set_nonblock(m->sock);
     if (m->msg.type == MONITOR_ERROR &&
         monitor_error_decode(m->msg.payload, m->msg.len, &error) == 0) {
-        fail_refused(&error, names, f);
+        monitor_fail_refused(&error, names, f);
         return error.error != 0 ? error.error : -EINVAL;
     }
     failure_set(f, "monitor_lied", "microsbx-vmm", "rebuild both programs",

@@ -40,4 +40,8 @@ int monitor_take(struct monitor *m, struct monitor_event *ret_event)
 /* Makes the message in hand an event; one that is none makes it GONE. */
 void monitor_message_event(struct monitor *m, struct monitor_event *ret_event);
 
+/* What a person is told of a machine that the monitor refused to build. */
+void monitor_fail_refused(const struct monitor_error *e,
+                          const struct monitor_names *names, struct failure *f);
+
 #endif
