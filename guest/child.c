@@ -329,8 +329,10 @@ static struct child_failure child_run(const struct child_exec *spec,
     if (ret == 0 && user->uid != 0 && !(spec->flags & PROTO_EXEC_NEW_PRIVS) &&
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         ret = -errno;
-    if (ret)
+    if (ret) {
+        free(env);
         return (struct child_failure){PROTO_FAIL_SYSTEM, (uint32_t)-ret};
+    }
     /* As the user: what they may not enter is no working directory. Only a
        home that is gone is forgiven, nobody asked for it by name. */
     if (chdir(cwd) < 0 && (spec->cwd[0] || chdir("/") < 0))
