@@ -4,6 +4,7 @@
  * listens or not; see live.h.
  */
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -18,6 +19,8 @@
 #define MS 1000000ull /* nanoseconds */
 /* The host takes a killed process apart; much memory takes a while. */
 #define REAP_MS 10000
+/* Its monitor has that long to let go of the machine's vsock socket. */
+#define VSOCK_GONE_MS 3000
 
 /* The keeper's process dies, and its monitor with it: 0 or a negative errno. */
 static int kill_keeper(const struct registry_entry *entry, pid_t pid,
@@ -163,13 +166,24 @@ int live_conclude(struct live *live, const struct trial_result *result,
     return ret;
 }
 
+/* True if nobody listens there any more. */
+static bool is_deserted(const struct sockaddr_un *a)
+{
+    int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool refused = sock >= 0 &&
+                   connect(sock, (const struct sockaddr *)a, sizeof(*a)) != 0 &&
+                   errno == ECONNREFUSED;
+
+    io_close(&sock);
+    return refused;
+}
+
 void live_remove_vsock(const struct registry_entry *entry)
 {
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     struct machine_record r;
     struct failure ignored;
     struct stat st;
-    int sock;
 
     if (machine_record_read(entry, &r, &ignored) != 0 ||
         r.state != MACHINE_DEAD || r.vsock[0] == '\0' ||
@@ -177,10 +191,9 @@ void live_remove_vsock(const struct registry_entry *entry)
         !S_ISSOCK(st.st_mode))
         return;
     strcpy(a.sun_path, r.vsock);
-    sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (sock >= 0 &&
-        connect(sock, (const struct sockaddr *)&a, sizeof(a)) != 0 &&
-        errno == ECONNREFUSED)
+    /* A monitor dies with its keeper, but not in the same instant. */
+    for (unsigned ms = 0; ms < VSOCK_GONE_MS && !is_deserted(&a); ms += 20)
+        (void)poll(NULL, 0, 20);
+    if (is_deserted(&a))
         unlink(r.vsock);
-    io_close(&sock);
 }
