@@ -63,7 +63,7 @@ static void turns(unsigned count)
 
 static void set_up(void)
 {
-    static const char *const env[] = {"OWN=1", "BOTH=own", NULL};
+    static const char *const env[] = {"OWN=1", "BOTH=own", "SAME=1", NULL};
 
     strcpy(dir + strlen(dir) - 6, "XXXXXX");
     ck_assert_ptr_nonnull(mkdtemp(dir));
@@ -393,10 +393,10 @@ START_TEST(test_exec)
     ck_assert_str_eq(open.user, "me");
     ck_assert_str_eq(open.cwd, "/own");
     ck_assert_uint_eq(open.flags, PROTO_EXEC_LEAVE);
-    ck_assert_uint_eq(open.envc, 2);
+    ck_assert_uint_eq(open.envc, 3);
     id = header.id;
     hear_type(PROTO_EXEC_STRINGS);
-    ck_assert_mem_eq(payload, "a\0b\0BOTH=mine\0OWN=1", 20);
+    ck_assert_mem_eq(payload, "a\0b\0BOTH=mine\0OWN=1\0SAME=1", 27);
     say_started(id);
     say_output(id, 5);
     say_exit(id, 0, 5);
