@@ -153,15 +153,18 @@ int64_t snapshot_settles_at(const struct snapshot *snapshot)
 
 void snapshot_make_folders(const char *folder)
 {
-    char *path = strdup(folder);
+    char *path = NULL;
 
+    if (mkdir(folder, 0700) != 0 && errno == ENOENT)
+        path = strdup(folder);
     for (char *slash = path ? strchr(path + 1, '/') : NULL; slash;
          slash = strchr(slash + 1, '/')) {
         *slash = '\0';
         (void)mkdir(path, 0700);
         *slash = '/';
     }
-    (void)mkdir(folder, 0700);
+    if (path)
+        (void)mkdir(folder, 0700);
     free(path);
 }
 
