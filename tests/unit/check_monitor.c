@@ -86,6 +86,9 @@ static void send_error(uint32_t code, uint64_t memory_needed)
 }
 
 /* A well-formed EXIT, and `extra` bytes behind it. */
+/* What the guest's console held unread when it halted. */
+static uint64_t console_lost;
+
 static void send_exit_for(enum monitor_exit_reason reason, size_t extra)
 {
     static struct monitor_exit e;
@@ -93,6 +96,7 @@ static void send_exit_for(enum monitor_exit_reason reason, size_t extra)
     size_t len;
 
     e.reason = reason;
+    e.stats.console_dropped = console_lost;
     e.status = reason == MONITOR_EXIT_DEBUG ? DEBUG_STATUS : 0;
     if (monitor_exit_encode(&e, buf, sizeof(buf) - extra, &len) != 0)
         _exit(99);
@@ -399,6 +403,8 @@ static void play_trial(const char *mode)
 {
     uint8_t now[8] = {0};
 
+    if (strstr(mode, "unread"))
+        console_lost = 77;
     if (!strstr(mode, "early"))
         send_message(MONITOR_RUNNING, now, sizeof(now));
     if (strstr(mode, "lie"))
@@ -1082,6 +1088,50 @@ START_TEST(test_suspend_in_storage)
 }
 END_TEST
 
+/* Bytes of the console that nobody could read are counted as lost output; an
+ * agent's guest has other output. */
+START_TEST(test_console_lost)
+{
+    run_trial("trial exit", NULL, true);
+    ck_assert_uint_eq(result.out.dropped, 0);
+    run_trial("trial unread exit", NULL, true);
+    ck_assert_str_eq(outcome_name(result.outcome.kind), "ok");
+    ck_assert_uint_eq(result.out.dropped, 77);
+    run_trial("trial unread exit", NULL, false);
+    ck_assert_uint_eq(result.out.dropped, 0);
+}
+END_TEST
+
+/* The last event is the outcome of the result, whatever that became at last. */
+static const char *const last_events[] = {
+    "trial kill", "trial lie kill",     "trial hang", "trial exit crash",
+    "machine",    "machine file fails", "exit",       "machine file bytes",
+};
+
+START_TEST(test_last_event)
+{
+    char wanted[80], dst[200], *text = NULL, *last;
+    struct trial_file get = {.get = true, .src = "p", .dst = dst};
+    size_t size = 0;
+
+    snprintf(dst, sizeof(dst), "%s/fetched", getenv(HERE));
+    trial_events = open_memstream(&text, &size);
+    run_trial(last_events[_i], &get, false);
+    ck_assert_int_eq(fclose(trial_events), 0);
+    trial_events = NULL;
+    unlink(dst);
+    ck_assert_uint_gt(size, 1);
+    text[size - 1] = '\0'; /* its newline */
+    last = strrchr(text, '\n');
+    ck_assert_ptr_nonnull(last);
+    snprintf(wanted, sizeof(wanted),
+             "\"event\": \"outcome\", \"detail\": \"%s\"}",
+             outcome_name(result.outcome.kind));
+    ck_assert_msg(strstr(last, wanted) != NULL, "%s is not %s", last, wanted);
+    free(text);
+}
+END_TEST
+
 /* A guest that never takes or gives a file does not hold the trial. */
 START_TEST(test_file_stalls)
 {
@@ -1587,6 +1637,9 @@ int main(int argc, char **argv)
     tcase_add_test(t, test_deadline_in_a_write);
     tcase_add_test(t, test_suspend);
     tcase_add_test(t, test_suspend_in_storage);
+    tcase_add_test(t, test_console_lost);
+    tcase_add_loop_test(t, test_last_event, 0,
+                        (int)(sizeof(last_events) / sizeof(last_events[0])));
     tcase_add_loop_test(t, test_file_stalls, 0, 2);
     tcase_add_loop_test(t, test_fetched_file, 0,
                         (int)(sizeof(fetches) / sizeof(fetches[0])));
