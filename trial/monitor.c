@@ -21,7 +21,6 @@
 #include "base/codec.h"
 #include "base/io.h"
 #include "base/msg.h"
-#include "base/num.h"
 #include "base/patience.h"
 #include "base/signals.h"
 #include "base/standard_fds.h"
