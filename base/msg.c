@@ -10,7 +10,6 @@
 
 #include "base/io.h"
 #include "base/num.h"
-#include "base/wary.h"
 
 /* On the wire: u32 total length, u32 type, payload. */
 #define HEADER_SIZE 8u
@@ -59,11 +58,8 @@ int msg_send(int sock, uint32_t type, const void *payload, size_t len,
     return n < 0 ? -errno : 0;
 }
 
-/* As many as the kernel sends in one packet (SCM_MAX_FD), and as are kept. */
-#define FDS_MAX 253u
-
 union receive_buffer {
-    char bytes[CMSG_SPACE(sizeof(int) * FDS_MAX)];
+    char bytes[CMSG_SPACE(sizeof(int) * MSG_FDS_SENT_MAX)];
     struct cmsghdr align;
 };
 
@@ -78,8 +74,8 @@ static size_t control_take_fds(struct msghdr *h, int *fds)
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
             continue;
         count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-        if (count > FDS_MAX - used)
-            count = FDS_MAX - used;
+        if (count > MSG_FDS_SENT_MAX - used)
+            count = MSG_FDS_SENT_MAX - used;
         memcpy(fds + used, CMSG_DATA(c), count * sizeof(int));
         used += count;
     }
@@ -109,8 +105,7 @@ static int receive_packet(int sock, struct msghdr *h, size_t *ret_size)
     return 1;
 }
 
-/* Receives, with the descriptors apart: as msg_receive. */
-static int receive(int sock, struct msg *m, int *fds, size_t *ret_fd_count)
+int msg_receive_apart(int sock, struct msg *m, int *fds, size_t *ret_fd_count)
 {
     uint8_t header[HEADER_SIZE];
     union receive_buffer control;
@@ -143,9 +138,9 @@ static int receive(int sock, struct msg *m, int *fds, size_t *ret_fd_count)
 
 int msg_receive(int sock, struct msg *ret_msg)
 {
-    int fds[FDS_MAX];
+    int fds[MSG_FDS_SENT_MAX];
     size_t count;
-    int ret = receive(sock, ret_msg, fds, &count);
+    int ret = msg_receive_apart(sock, ret_msg, fds, &count);
     bool keep = ret == 1 && !ret_msg->fds_lost && count <= MSG_FDS_MAX;
 
     if (keep) {
@@ -156,18 +151,6 @@ int msg_receive(int sock, struct msg *ret_msg)
     for (size_t i = 0; i < count; i++)
         io_close(&fds[i]);
     return count > MSG_FDS_MAX ? -EBADMSG : ret;
-}
-
-int msg_receive_wary(int sock, struct msg *ret_msg)
-{
-    int fds[FDS_MAX];
-    size_t count;
-    int ret = receive(sock, ret_msg, fds, &count);
-
-    if (count == 0 && !ret_msg->fds_lost)
-        return ret;
-    wary_close(fds, count);
-    return -EBADMSG;
 }
 
 void msg_close_fds(struct msg *m)

@@ -41,11 +41,12 @@ int msg_receive(int sock, struct msg *ret_msg)
     __attribute__((warn_unused_result));
 
 /*
- * The same from one who must send none and may be hostile (base/wary.h): a
- * message with descriptors is -EBADMSG.
+ * The same with the descriptors apart, and none of them closed, also of a bad
+ * packet. fds has room for all that the kernel sends at once (SCM_MAX_FD).
  */
-int msg_receive_wary(int sock, struct msg *ret_msg)
-    __attribute__((warn_unused_result));
+#define MSG_FDS_SENT_MAX 253u
+int msg_receive_apart(int sock, struct msg *ret_msg, int *fds,
+                      size_t *ret_fd_count) __attribute__((warn_unused_result));
 
 /* Closes the descriptors of a message that nobody took. */
 void msg_close_fds(struct msg *m);

@@ -74,3 +74,15 @@ void wary_close_socket(int *sock)
     else
         io_close(sock);
 }
+
+int msg_receive_wary(int sock, struct msg *ret_msg)
+{
+    int fds[MSG_FDS_SENT_MAX];
+    size_t count;
+    int ret = msg_receive_apart(sock, ret_msg, fds, &count);
+
+    if (count == 0 && !ret_msg->fds_lost)
+        return ret;
+    wary_close(fds, count);
+    return -EBADMSG;
+}

@@ -9,6 +9,8 @@
 
 #include <stddef.h>
 
+#include "base/msg.h"
+
 /* Nobody can send descriptors to sock from now on, if the kernel can do that
  * (Linux 6.16); else nothing. */
 void wary_refuse_fds(int sock);
@@ -23,5 +25,9 @@ void wary_close(int *fds, size_t count);
 /* The same for a socket of which nothing more is read: what lies unread in it
  * may hold descriptors. Pre: the other end is gone. */
 void wary_close_socket(int *sock);
+
+/* As msg_receive; a message with descriptors is -EBADMSG. */
+int msg_receive_wary(int sock, struct msg *ret_msg)
+    __attribute__((warn_unused_result));
 
 #endif
