@@ -99,8 +99,11 @@ static int receive_packet(int sock, struct msghdr *h, size_t *ret_size)
             errno = EINTR;
         }
     } while (n < 0 && errno == EINTR);
-    if (n <= 0)
-        return n == 0 || errno == ECONNRESET ? 0 : -errno;
+    if (n < 0)
+        return errno == ECONNRESET ? 0 : -errno;
+    /* A packet of no bytes looks like the end, but for descriptors in it. */
+    if (n == 0 && h->msg_controllen == 0 && !(h->msg_flags & MSG_CTRUNC))
+        return 0;
     *ret_size = (size_t)n;
     return 1;
 }

@@ -65,11 +65,28 @@ void wary_close(int *fds, size_t count)
     io_close(&gate[1]);
 }
 
+/*
+ * True if a packet lies in it. One of no bytes is told from the end of all by
+ * the sender's credentials, for which there is no room here (MSG_CTRUNC).
+ */
+static bool has_unread(int sock)
+{
+    const int on = 1;
+    char byte;
+    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+    struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
+    ssize_t n;
+
+    (void)setsockopt(sock, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on));
+    n = recvmsg(sock, &h, MSG_PEEK | MSG_DONTWAIT);
+    if (n < 0 && errno == ECONNRESET) /* once, and in front of all */
+        n = recvmsg(sock, &h, MSG_PEEK | MSG_DONTWAIT);
+    return n > 0 || (n == 0 && (h.msg_flags & MSG_CTRUNC));
+}
+
 void wary_close_socket(int *sock)
 {
-    char byte;
-
-    if (*sock >= 0 && recv(*sock, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
+    if (*sock >= 0 && has_unread(*sock))
         wary_close(sock, 1);
     else
         io_close(sock);

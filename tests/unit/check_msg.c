@@ -164,6 +164,70 @@ START_TEST(test_lingering_unread)
 }
 END_TEST
 
+/* A packet of no bytes at all, with a descriptor. */
+static void send_empty(int sock, int fd)
+{
+    union {
+        char bytes[CMSG_SPACE(sizeof(fd))];
+        struct cmsghdr align;
+    } control = {0};
+    struct msghdr h = {.msg_control = control.bytes,
+                       .msg_controllen = sizeof(control.bytes)};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&h);
+
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(fd));
+    memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    ck_assert_int_eq(sendmsg(sock, &h, 0), 0);
+}
+
+/* It is no end of the conversation, and leaves nothing open. */
+START_TEST(test_empty_packet)
+{
+    unsigned before = open_descriptors();
+
+    send_empty(pair[0], pair[0]);
+    ck_assert_int_eq(msg_receive_wary(pair[1], &msg), -EBADMSG);
+    ck_assert_uint_eq(open_descriptors(), before);
+    send_empty(pair[0], pair[0]);
+    ck_assert_int_eq(msg_receive(pair[1], &msg), -EBADMSG);
+    ck_assert_uint_eq(open_descriptors(), before);
+    io_close(&pair[0]);
+    ck_assert_int_eq(msg_receive_wary(pair[1], &msg), 0);
+}
+END_TEST
+
+START_TEST(test_lingering_empty_packet)
+{
+    int fd = lingering_socket();
+
+    send_empty(pair[0], fd);
+    close(fd);
+    close(pair[0]);
+    fd = pair[1];
+    wary_close_socket(&pair[1]);
+    ck_assert_int_eq(pair[1], -1);
+    ck_assert(is_gone(fd));
+}
+END_TEST
+
+/* Behind the ECONNRESET of an other end that has not read all of ours. */
+START_TEST(test_lingering_behind_reset)
+{
+    int fd = lingering_socket();
+
+    ck_assert_int_eq(msg_send(pair[1], 7, NULL, 0, NULL, 0), 0);
+    ck_assert_int_eq(msg_send(pair[0], 7, NULL, 0, &fd, 1), 0);
+    close(fd);
+    close(pair[0]);
+    fd = pair[1];
+    wary_close_socket(&pair[1]);
+    ck_assert_int_eq(pair[1], -1);
+    ck_assert(is_gone(fd));
+}
+END_TEST
+
 START_TEST(test_refused)
 {
     int ret;
@@ -190,6 +254,9 @@ int main(void)
     tcase_add_test(t, test_too_many);
     tcase_add_test(t, test_lingering);
     tcase_add_test(t, test_lingering_unread);
+    tcase_add_test(t, test_empty_packet);
+    tcase_add_test(t, test_lingering_empty_packet);
+    tcase_add_test(t, test_lingering_behind_reset);
     tcase_add_test(t, test_refused);
     tcase_set_timeout(t, 2 * ALARM_S);
     suite_add_tcase(s, t);
