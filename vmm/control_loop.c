@@ -43,14 +43,25 @@ static int send_now(const struct control_loop *c, enum monitor_msg type,
     return msg_send(c->sock, type, payload, len, NULL, 0);
 }
 
+/* Waits for room, also while signals come (MONITOR_SIGNAL_STAY_OUT). */
+static bool wait_for_room(const struct control_loop *c)
+{
+    struct pollfd p = {.fd = c->sock, .events = POLLOUT};
+    int n;
+
+    do {
+        n = poll(&p, 1, LAST_MESSAGE_MS);
+    } while (n < 0 && errno == EINTR);
+    return n > 0;
+}
+
 /* Sends, waiting for room if need be: before and after the machine runs. */
 static int send_waiting(const struct control_loop *c, enum monitor_msg type,
                         const void *payload, size_t len)
 {
-    struct pollfd p = {.fd = c->sock, .events = POLLOUT};
     int ret = send_now(c, type, payload, len);
 
-    while (ret == -EAGAIN && poll(&p, 1, LAST_MESSAGE_MS) > 0)
+    while (ret == -EAGAIN && wait_for_room(c))
         ret = send_now(c, type, payload, len);
     return ret;
 }

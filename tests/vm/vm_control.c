@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,7 +25,9 @@
 
 #define STATUS_SKIPPED 77
 #define TIMEOUT_MS 10000
-#define FDS_MAX 32 /* of an idle monitor */
+#define FDS_MAX 32           /* of an idle monitor */
+#define ANSWERS_TO_FILL 1000 /* a socket holds fewer (net.core.wmem_default)   \
+                              */
 
 struct talk {
     struct vmm_process vmm;
@@ -213,6 +216,45 @@ static bool stats_while_running(struct talk *t)
            hear_exit(t, MONITOR_EXIT_STOPPED) && ends_with(t, 0);
 }
 
+/* The monitor's first thread is in poll(2), on x86-64 the 7th call. */
+static bool polls(pid_t pid)
+{
+    char path[64], text[16] = "";
+    int fd;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/syscall", (int)pid,
+             (int)pid);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    (void)!read(fd, text, sizeof(text) - 1);
+    close(fd);
+    return strncmp(text, "7 ", 2) == 0;
+}
+
+/* An order whose answer finds no room: it waits, whatever signal comes. */
+static bool interrupted_while_waiting(struct talk *t)
+{
+    bool ok = starts(t);
+
+    for (unsigned i = 0; ok && i < ANSWERS_TO_FILL; i++)
+        ok = say(t, MONITOR_STATS_REQUEST);
+    ok = ok && say(t, MONITOR_PAUSE);
+    for (unsigned i = 0; ok && !polls(t->vmm.pid); i++) {
+        ok = i < TIMEOUT_MS;
+        usleep(1000);
+    }
+    ok = ok && syscall(SYS_tgkill, t->vmm.pid, t->vmm.pid,
+                       MONITOR_SIGNAL_STAY_OUT) == 0;
+    /* It has taken the signal once it is in the next call. */
+    for (unsigned i = 0; ok && i < 10; i++)
+        usleep(1000);
+    while (ok && !hear(t, MONITOR_PAUSED))
+        ok = t->msg.type == MONITOR_STATS;
+    return ok && say(t, MONITOR_STOP) && hear_exit(t, MONITOR_EXIT_STOPPED) &&
+           ends_with(t, 0);
+}
+
 /* A client for a machine without vsock: refused by closing it. */
 static bool client_without_vsock(struct talk *t)
 {
@@ -370,6 +412,7 @@ static const struct {
     {"nudges", "spin", nudges},
     {"unknown order", "spin", unknown_order},
     {"statistics while running", "spin", stats_while_running},
+    {"a signal while an answer waits", "spin", interrupted_while_waiting},
     {"vsock client without vsock", "halt", client_without_vsock},
     {"harness gone before CONFIG", "hello", gone_before_config},
     {"harness gone before START", "hello", gone_before_start},
