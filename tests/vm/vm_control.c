@@ -25,9 +25,9 @@
 
 #define STATUS_SKIPPED 77
 #define TIMEOUT_MS 10000
-#define FDS_MAX 32           /* of an idle monitor */
-#define ANSWERS_TO_FILL 1000 /* a socket holds fewer (net.core.wmem_default)   \
-                              */
+#define FDS_MAX 32 /* of an idle monitor */
+/* Answers that fill a socket: it holds fewer (net.core.wmem_default). */
+#define ANSWERS_TO_FILL 1000
 
 struct talk {
     struct vmm_process vmm;
