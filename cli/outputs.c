@@ -275,3 +275,8 @@ int outputs_add(struct outputs *o, const char *label, const char *path,
     note(o, label, id);
     return 0;
 }
+
+void outputs_add_place(struct outputs *o, const char *label, const char *path)
+{
+    note(o, label, file_id_of(path));
+}

@@ -65,4 +65,8 @@ void outputs_add_words(struct outputs *o, int argc, char **argv,
 int outputs_add(struct outputs *o, const char *label, const char *path,
                 struct failure *f) __attribute__((warn_unused_result));
 
+/* One that was added is removed since: what is made in its place is the same.
+ */
+void outputs_add_place(struct outputs *o, const char *label, const char *path);
+
 #endif

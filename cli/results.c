@@ -169,6 +169,8 @@ int results_clear_fetched(struct results *r, const struct trial_spec *s,
         one = outputs_add(&r->outputs, "--get", s->files[i].dst, why);
         if (one == 0)
             one = fetched_forget(&s->files[i], 1, why);
+        if (one == 0)
+            outputs_add_place(&r->outputs, "--get", s->files[i].dst);
         ret = ret == 0 ? one : ret;
     }
     return ret;
