@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* microsbx: a table of verbs. */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -95,6 +96,8 @@ int main(int argc, char **argv)
 {
     if (standard_fds_ensure() != 0)
         return EXIT_INFRA;
+    /* Ignored, nobody could be told how a monitor ended: a false alarm. */
+    signal(SIGCHLD, SIG_DFL);
     /* Clients, files and connections in passing: a soft limit is no wish. */
     (void)!io_raise_fd_limit();
     return finish_output(run_verb(argc, argv));
