@@ -108,7 +108,7 @@ static int restore_random(const struct kernel_ops *kernel,
 {
     int ret;
 
-    if (request->flags == PROTO_RESTORE_PINNED)
+    if (request->flags & PROTO_RESTORE_PINNED)
         return kernel->draw(identity_seed_draws(request->seed));
     ret = kernel->add_entropy(request->entropy, sizeof(request->entropy));
     return ret ? ret : kernel->reseed();
@@ -122,7 +122,7 @@ static int restore_boot_id(const char *path,
 
     if (!path)
         return -ENODEV;
-    if (request->flags == PROTO_RESTORE_PINNED)
+    if (request->flags & PROTO_RESTORE_PINNED)
         identity_seed_boot_id(request->seed, ret_boot_id);
     else
         ret = random_boot_id(ret_boot_id);

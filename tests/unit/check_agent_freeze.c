@@ -356,8 +356,13 @@ START_TEST(test_pinned)
     char ids[4][PROTO_BOOT_ID_MAX + 1];
 
     for (size_t i = 0; i < 4; i++) {
-        const struct proto_restore request = pinned(seeds[i]);
+        struct proto_restore request = pinned(seeds[i]);
 
+        /* Whether it is also told a limit makes no difference. */
+        if (i > 1) {
+            request.flags |= PROTO_RESTORE_LIMIT;
+            request.scratch_limit = 1 << 20;
+        }
         quiesce(PROTO_QUIESCE_PINNED);
         rig.kernel->calls[0] = '\0';
         wake_up(&request);
