@@ -255,6 +255,9 @@ const char *options_get_nth(const struct options *options, const char *name,
     return NULL;
 }
 
+/* A hundred years: in nanoseconds, and from now on, it is a time yet. */
+#define DURATION_MAX_MS ((uint64_t)36500 * 24 * 3600 * 1000)
+
 /* What a kind of value is called, and how one is written. */
 struct value_kind {
     const char *name, *example;
@@ -310,6 +313,8 @@ int options_get_duration_ms(const struct options *options, const char *name,
     if (!text)
         return 0;
     ret = units_parse_duration(text, &ms);
+    if (ret == 0 && ms > DURATION_MAX_MS)
+        ret = -ERANGE;
     if (ret != 0)
         return fail_value(name, text, ret, &DURATION, f);
     *ret_ms = ms;

@@ -282,6 +282,24 @@ START_TEST(test_typed_refused)
 }
 END_TEST
 
+/* Longer than any clock of ours: it would be over at once. */
+START_TEST(test_longest_duration)
+{
+    unsigned long long value = 7;
+
+    ck_assert_int_eq(parse(&PLAIN_VERB, "--timeout 36500d"), 0);
+    ck_assert_int_eq(
+        options_get_duration_ms(&options, "timeout", &value, &failure), 0);
+    ck_assert_uint_eq(value, 3153600000000);
+    ck_assert_int_eq(parse(&PLAIN_VERB, "--timeout 3153600000001ms"), 0);
+    ck_assert_int_eq(
+        options_get_duration_ms(&options, "timeout", &value, &failure),
+        -EINVAL);
+    ck_assert_ptr_nonnull(strstr(failure.message, "out of range"));
+    ck_assert_uint_eq(value, 3153600000000);
+}
+END_TEST
+
 /* No name or letter twice in what a verb puts together; all have help. */
 START_TEST(test_tables)
 {
@@ -324,6 +342,7 @@ int main(void)
     tcase_add_test(t, test_too_many);
     tcase_add_test(t, test_typed_values);
     tcase_add_loop_test(t, test_typed_refused, 0, 3);
+    tcase_add_test(t, test_longest_duration);
     tcase_add_test(t, test_tables);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
