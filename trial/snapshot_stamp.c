@@ -112,6 +112,15 @@ static char *make_path(const struct snapshot *s, const char *folder)
     return path;
 }
 
+/* Nobody else can have written it. */
+static bool is_ours(int fd)
+{
+    struct stat st;
+
+    return fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+           st.st_uid == geteuid() && !(st.st_mode & 0022);
+}
+
 bool snapshot_stamp_fits(const struct snapshot *snapshot)
 {
     char *folder = snapshot_cache_dir("stamps");
@@ -119,7 +128,7 @@ bool snapshot_stamp_fits(const struct snapshot *snapshot)
     int fd =
         path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
     size_t len = 0;
-    char *text = fd >= 0 ? make_text(snapshot, &len) : NULL;
+    char *text = fd >= 0 && is_ours(fd) ? make_text(snapshot, &len) : NULL;
     char *have = text ? malloc(len + 1) : NULL;
     bool fits = have && io_pread_full(fd, have, len + 1, 0) == (ssize_t)len &&
                 memcmp(have, text, len) == 0;

@@ -446,6 +446,19 @@ START_TEST(stamps_are_compared_whole)
 }
 END_TEST
 
+/* One that somebody else may have written is none. */
+START_TEST(stamps_are_ours)
+{
+    char command[600];
+
+    ck_assert_int_eq(level(SNAPSHOT_CHECK_DEFAULT), SNAPSHOT_CHECK_STAMP);
+    snprintf(command, sizeof(command), "chmod 0666 %s/cache/microsbx/stamps/*",
+             rig.dir);
+    ck_assert_int_eq(system(command), 0);
+    ck_assert_int_eq(level(SNAPSHOT_CHECK_DEFAULT), SNAPSHOT_CHECK_FULL);
+}
+END_TEST
+
 /* Without a place for stamps every check is full. */
 START_TEST(no_cache_no_stamp)
 {
@@ -764,6 +777,7 @@ static void add_tests(TCase *tc)
                         (int)ARRAY_SIZE(not_snapshots));
     tcase_add_test(tc, stamp_spares_the_check);
     tcase_add_test(tc, stamps_are_compared_whole);
+    tcase_add_test(tc, stamps_are_ours);
     tcase_add_test(tc, no_cache_no_stamp);
     tcase_add_test(tc, levels_look_at_what_they_say);
     tcase_add_test(tc, place_of_damage_is_told);
