@@ -245,7 +245,8 @@ static void wait_a_moment(void)
 
 /*
  * KVM says EAGAIN, and means that the CPU waits for its INIT, which is fine, or
- * that the host has no thread for it. False if that was the end.
+ * that it has just been started (RUNNABLE, and the next run runs it), or that
+ * the host has no thread for it. False if that was the end.
  */
 static bool bear_refusal(struct vcpu *vcpu)
 {
@@ -260,7 +261,8 @@ static bool bear_refusal(struct vcpu *vcpu)
                    "KVM refuses to run the guest");
         return false;
     }
-    wait_a_moment();
+    if (vcpu->refused > 1)
+        wait_a_moment();
     return true;
 }
 
