@@ -176,8 +176,11 @@ static void on_monitor_gone(struct runner *r)
  */
 static void on_disk_refused(struct runner *r, const char *disk)
 {
+    char shown[200];
+
+    text_escape(disk, strlen(disk), shown, sizeof(shown));
     if (r->facts->ended_by != LIMIT_DISK)
-        runner_event(r, "disk_refused", disk);
+        runner_event(r, "disk_refused", shown);
     r->result->hit_disk = true;
     r->facts->ended_by = LIMIT_DISK;
     r->facts->limit_by_host = true;
