@@ -74,6 +74,14 @@ static void fail(struct live_exec *x, const char *cause,
     x->result->failure = *why;
 }
 
+/* By what live_watch_look says of a keeper that does not answer. */
+static void fail_keeper(struct live_exec *x, const struct failure *why)
+{
+    bool stopped = !strcmp(why->code, "keeper_stopped");
+
+    fail(x, stopped ? "keeper_stopped" : "keeper_hangs", why);
+}
+
 static void fail_host(struct live_exec *x, const char *cause,
                       const char *object, const char *what, int error)
 {
@@ -218,7 +226,7 @@ static void request(struct live_exec *x)
                   "environment, user or folder",
                   ret);
     else if (ret == -EHOSTDOWN)
-        fail(x, "keeper_hangs", &x->live->why);
+        fail_keeper(x, &x->live->why);
     else if (ret != 0)
         fail_host(x, "host", "keeper", "cannot talk to the keeper", ret);
     x->result->exec_ns = io_now_ns();
@@ -452,10 +460,7 @@ static void check_keeper(struct live_exec *x)
         return;
     if (live_watch_look(&x->live->watch, &x->live->entry, &x->live->record,
                         &f) != 0) {
-        fail(x,
-             !strcmp(f.code, "keeper_stopped") ? "keeper_stopped"
-                                               : "keeper_hangs",
-             &f);
+        fail_keeper(x, &f);
         return;
     }
     if (limit == 0 || limit >= UINT32_MAX ||
