@@ -18,6 +18,8 @@
 #define HALT_TIMEOUT_MS 10000
 /* One that the host holds up has this long to answer all the same. */
 #define PATIENCE_MS 1000
+/* The same where its last numbers decide whether what the guest says holds. */
+#define VERDICT_PATIENCE_MS 5000
 /* Far more than a guest can cause before its machine is stopped: dials. */
 #define EVENTS_MAX 100000u
 /* Rounds in which the agent's frames are taken: more than a socket holds. */
@@ -112,11 +114,32 @@ static void explain_time_out(struct runner *r)
                 "this host's storage");
 }
 
+/*
+ * The workload has ended as it says, if only the host has refused no write of
+ * it: what the monitor alone can tell.
+ */
+static bool is_verdict_open(const struct runner *r)
+{
+    const struct outcome_facts *f = r->facts;
+
+    return f->has_status && !f->timed_out && !f->cancelled && !f->host_failed &&
+           !f->monitor_fault && r->machine->disk_paths[0];
+}
+
+static void on_slow_end(struct runner *r)
+{
+    say_storage_is_slow(r);
+    if (is_verdict_open(r))
+        runner_fail(r, "host_storage_slow", storage_of(r), STORAGE_REMEDY,
+                    "the workload ended, but whether this host has taken all "
+                    "it wrote is not known: the monitor waits for storage");
+}
+
 /* It will not answer soon, for no fault of its own. */
 static bool is_held_by_host(struct runner *r)
 {
     if (monitor_in_storage(r->monitor))
-        say_storage_is_slow(r);
+        on_slow_end(r);
     else if (!r->facts->cancelled && runner_blame_stopped(r))
         return true;
     else if (!monitor_is_stopped(r->monitor))
@@ -129,6 +152,8 @@ static bool is_held_by_host(struct runner *r)
 static void await_end(struct runner *r)
 {
     struct patience all = patience_of_ms(STOP_TIMEOUT_MS);
+    uint64_t patience_ms =
+        is_verdict_open(r) ? VERDICT_PATIENCE_MS : PATIENCE_MS;
     unsigned events = 0;
     bool told = false;
 
@@ -146,7 +171,7 @@ static void await_end(struct runner *r)
         events += runner_on_monitor(r);
         if (patience_poll(&all, &p, 1) > 0)
             continue;
-        if (all.left_ns <= (STOP_TIMEOUT_MS - PATIENCE_MS) * MS &&
+        if (all.left_ns <= (STOP_TIMEOUT_MS - patience_ms) * MS &&
             is_held_by_host(r))
             break;
         if (patience_is_over(&all)) {

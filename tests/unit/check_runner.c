@@ -7,12 +7,16 @@
 #include <check.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/io.h"
+#include "trial/monitor_handle.h"
 #include "trial/runner.h"
 
 #define COUNT(a) ((int)(sizeof(a) / sizeof((a)[0])))
@@ -434,6 +438,76 @@ START_TEST(test_quiesce_waiting)
 }
 END_TEST
 
+/* ---- the end of the machine ---------------------------------------------- */
+
+static char disk_name[] = "/some/disk";
+
+/* A monitor that sleeps in the kernel as in a call to a disk that is slow. */
+static void hold_monitor(struct monitor *m, struct machine *machine)
+{
+    int sv[2];
+
+    ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv),
+                     0);
+    memset(m, 0, sizeof(*m));
+    m->sock = sv[0];
+    m->cancel_fd = -1;
+    m->pid = fork();
+    if (m->pid == 0) {
+        /* It waits for its child, which waits for us. */
+        long child =
+            syscall(SYS_clone, CLONE_VFORK | SIGCHLD, NULL, NULL, NULL, NULL);
+        char byte;
+
+        close(sv[0]);
+        while (child == 0 && read(sv[1], &byte, 1) > 0)
+            continue;
+        _exit(0);
+    }
+    ck_assert_int_gt(m->pid, 0);
+    close(sv[1]);
+    while (!monitor_in_storage(m))
+        usleep(1000);
+    machine->disk_paths[0] = disk_name;
+    r.monitor = m;
+    r.machine = machine;
+}
+
+static const struct {
+    int exit_code; /* -1: none */
+    bool timed_out;
+    enum outcome_kind outcome;
+    const char *cause;
+} ends[] = {
+    {0, false, OUTCOME_INFRA_UNKNOWN, "host_storage_slow"},
+    {-1, true, OUTCOME_TIMEOUT, "host_storage_slow"},
+};
+
+/* What the host did with the last writes is not known: no status holds. */
+START_TEST(test_storage_at_the_end)
+{
+    struct monitor *m = calloc(1, sizeof(*m));
+    struct machine *machine = calloc(1, sizeof(*machine));
+
+    ck_assert(m && machine);
+    hold_monitor(m, machine);
+    r.phase = RUNNER_OVER;
+    r.facts->workload_may_run = true;
+    r.facts->has_status = ends[_i].exit_code >= 0;
+    r.facts->exit_code = ends[_i].exit_code;
+    r.facts->timed_out = ends[_i].timed_out;
+    if (ends[_i].timed_out)
+        r.storage_slow = true;
+    runner_stop_machine(&r);
+    ck_assert_int_eq(outcome(), ends[_i].outcome);
+    ck_assert_str_eq(outcome_decide(r.facts).cause, ends[_i].cause);
+    ck_assert_int_eq(m->pid, -1);
+    close(m->sock);
+    free(m);
+    free(machine);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("runner");
@@ -452,6 +526,11 @@ int main(void)
     tcase_add_loop_test(tc, test_quiesce_pinned, 0, 2);
     tcase_add_loop_test(tc, test_quiesce_after_warmup, 0, 2);
     tcase_add_loop_test(tc, test_quiesce_waiting, 0, 2);
+    suite_add_tcase(s, tc);
+    tc = tcase_create("end");
+    tcase_set_timeout(tc, 60);
+    tcase_add_checked_fixture(tc, start, stop);
+    tcase_add_loop_test(tc, test_storage_at_the_end, 0, COUNT(ends));
     suite_add_tcase(s, tc);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
