@@ -377,6 +377,30 @@ void keeper_on_stdin_ready(struct keeper *k, uint32_t id)
     keeper_client_flush(k, c);
 }
 
+/* How a command ended, from the agent; and what the host has to say to it. */
+static void answer_exit(struct keeper *k, struct keeper_client *c,
+                        union keeper_body *exited)
+{
+    struct runner *r = k->runner;
+    union keeper_body ended = {
+        .ended = {.kind = OUTCOME_INFRA_UNKNOWN, .by_host = true}};
+    struct failure *why = &ended.ended.failure;
+
+    /* By then the host knows: what was refused is part of the answer. */
+    runner_ask_for_stats(r);
+    /* Then this ends the machine, and that is what its clients are told. */
+    if (r->facts->host_failed || r->facts->monitor_fault)
+        return;
+    if (r->monitor && !r->machine_ended && !r->stats_seen &&
+        monitor_is_held(r->monitor, "when the command ended", why)) {
+        snprintf(ended.ended.cause, sizeof(ended.ended.cause), "%s", why->code);
+        keeper_client_answer(c, KEEPER_ENDED, &ended);
+        return;
+    }
+    exited->exited.disk_refused = runner_disk_refused(r);
+    keeper_client_answer(c, KEEPER_EXITED, exited);
+}
+
 void keeper_on_exit(struct keeper *k, uint32_t id,
                     const struct proto_exec_exit *status)
 {
@@ -389,13 +413,10 @@ void keeper_on_exit(struct keeper *k, uint32_t id,
     c->live = false;
     body.exited.late = c->deadline_ns != 0 && now >= c->deadline_ns &&
                        !(status->flags & PROTO_EXIT_TIMED_OUT);
-    /* By then the host knows: what was refused is part of the answer. */
-    runner_ask_for_stats(k->runner);
-    body.exited.disk_refused = runner_disk_refused(k->runner);
     body.exited.dropped[0] = c->dropped[0];
     body.exited.dropped[1] = c->dropped[1];
     if (c->state == CLIENT_ACTIVE)
-        keeper_client_answer(c, KEEPER_EXITED, &body);
+        answer_exit(k, c, &body);
     keeper_client_flush(k, c);
     keeper_client_settle(c);
 }

@@ -738,6 +738,79 @@ START_TEST(test_stopped_monitor)
 }
 END_TEST
 
+/* The host could not store what a command wrote: its own status is no word. */
+START_TEST(test_exit_and_full_host)
+{
+    static struct machine machine;
+    struct monitor_stats stats = {.disk_count = 1};
+    struct monitor monitor = {.pid = -1, .cancel_fd = -1};
+    uint8_t buf[2048];
+    size_t len = 0;
+    int pair[2], sock;
+    uint32_t id;
+
+    ck_assert_int_eq(
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    monitor.sock = pair[0];
+    be_ready(3600000);
+    r.machine = &machine;
+    r.monitor = &monitor;
+    sock = exec_running(0, &id);
+    stats.disks[0].no_space = _i == 0;
+    ck_assert_int_eq(monitor_stats_encode(&stats, buf, sizeof(buf), &len), 0);
+    ck_assert_int_eq(msg_send(pair[1], MONITOR_STATS, buf, len, NULL, 0), 0);
+    say_exit(id, 0, 0);
+    turns(3);
+    if (_i == 0) {
+        ck_assert_int_eq(r.phase, RUNNER_OVER);
+        result.outcome = outcome_decide(&result.facts);
+        keeper_detach(keeper);
+        keeper_finish(keeper, &result, "{}");
+        ck_assert_int_eq(msg_receive(sock, &msg), 1);
+        ck_assert_uint_eq(msg.type, KEEPER_ENDED);
+        ck_assert_int_eq(keeper_decode(msg.type, msg.payload, msg.len, &body),
+                         0);
+        ck_assert_int_eq(body.ended.kind, OUTCOME_INFRA_UNKNOWN);
+        ck_assert_str_eq(body.ended.cause, "host_disk_full");
+    } else {
+        ck_assert_uint_eq(listen_to(sock), KEEPER_EXITED);
+    }
+    r.monitor = NULL;
+    close(pair[0]);
+    close(pair[1]);
+}
+END_TEST
+
+/* Nor is it where the monitor cannot tell any more. */
+START_TEST(test_exit_and_stopped_monitor)
+{
+    struct monitor monitor = {.pid = fork(), .cancel_fd = -1};
+    int pair[2], sock;
+    uint32_t id;
+
+    if (monitor.pid == 0) {
+        for (;;)
+            pause();
+    }
+    ck_assert_int_eq(
+        socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+    monitor.sock = pair[0];
+    be_ready(3600000);
+    sock = exec_running(0, &id);
+    r.monitor = &monitor;
+    ck_assert_int_eq(kill(monitor.pid, SIGSTOP), 0);
+    say_exit(id, 0, 0);
+    ck_assert_uint_eq(listen_to(sock), KEEPER_ENDED);
+    ck_assert_int_eq(body.ended.kind, OUTCOME_INFRA_UNKNOWN);
+    ck_assert_str_eq(body.ended.cause, "monitor_stopped");
+    kill(monitor.pid, SIGKILL);
+    waitpid(monitor.pid, NULL, 0);
+    r.monitor = NULL;
+    close(pair[0]);
+    close(pair[1]);
+}
+END_TEST
+
 /* A machine without an agent can be asked how it is, and ended: no more. */
 START_TEST(test_no_agent)
 {
@@ -1007,6 +1080,8 @@ static Suite *suite(void)
     tcase_add_loop_test(t, test_late, 0, 2);
     tcase_add_test(t, test_unconfirmed_timeout);
     tcase_add_test(t, test_stopped_monitor);
+    tcase_add_test(t, test_exit_and_stopped_monitor);
+    tcase_add_loop_test(t, test_exit_and_full_host, 0, 2);
     tcase_add_test(t, test_no_agent);
     tcase_add_test(t, test_too_many);
     tcase_add_test(t, test_no_descriptors);
