@@ -319,14 +319,15 @@ void runner_blame_kept(struct runner *r)
 
 /*
  * A word of farewell does not excuse a monitor that then crashes. One that had
- * to be killed is no fault of its own: to free much memory may take that long.
+ * to be killed is no fault of its own: to free much memory may take that long;
+ * nor is one that this host's limit of CPU time meets then.
  */
 void runner_reap_monitor(struct runner *r)
 {
     struct monitor_end end =
         monitor_finish(r->monitor, r->past_asking ? 0 : REAP_TIMEOUT_MS);
 
-    if (!r->result->has_stats || end.exited || end.left ||
+    if (!r->result->has_stats || end.exited || end.left || end.cpu_limit ||
         end.signal == SIGKILL)
         return;
     r->facts->monitor_fault = true;

@@ -11,8 +11,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -508,6 +510,34 @@ START_TEST(test_storage_at_the_end)
 }
 END_TEST
 
+/* It has said all, and dies of this host's limit, or of something else. */
+START_TEST(test_dies_behind_its_word)
+{
+    static struct machine machine;
+    struct rlimit cpu = {1, RLIM_INFINITY};
+    struct monitor *m = calloc(1, sizeof(*m));
+
+    ck_assert_ptr_nonnull(m);
+    m->sock = m->cancel_fd = -1;
+    m->pid = fork();
+    if (m->pid == 0) {
+        while (_i == 0 && clock() < CLOCKS_PER_SEC * 6 / 10)
+            continue;
+        raise(_i ? SIGSEGV : SIGXCPU);
+    }
+    ck_assert_int_gt(m->pid, 0);
+    ck_assert_int_eq(setrlimit(RLIMIT_CPU, &cpu), 0);
+    r.monitor = m;
+    r.machine = &machine;
+    r.machine_ended = true;
+    r.result->has_stats = true;
+    r.facts->workload_may_run = r.facts->has_status = true;
+    runner_stop_machine(&r);
+    ck_assert_int_eq(outcome(), _i ? OUTCOME_MONITOR_FAULT : OUTCOME_OK);
+    free(m);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("runner");
@@ -531,6 +561,7 @@ int main(void)
     tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, start, stop);
     tcase_add_loop_test(tc, test_storage_at_the_end, 0, COUNT(ends));
+    tcase_add_loop_test(tc, test_dies_behind_its_word, 0, 2);
     suite_add_tcase(s, tc);
     srunner_run_all(sr, CK_ENV);
     failed = srunner_ntests_failed(sr);
