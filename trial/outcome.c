@@ -24,7 +24,8 @@ static struct outcome by_limit(const struct outcome_facts *f)
     };
     enum outcome_kind kind = KINDS[f->ended_by];
 
-    return f->limit_by_host ? host(kind, f->cause) : guest(kind, f->cause);
+    /* The limit says it all; a cause is that of an end which came behind. */
+    return f->limit_by_host ? host(kind, NULL) : guest(kind, NULL);
 }
 
 struct outcome outcome_decide(const struct outcome_facts *f)

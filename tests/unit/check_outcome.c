@@ -133,6 +133,12 @@ START_TEST(test_cause)
                                .host_failed = true,
                                .cause = "monitor_killed"};
     ck_assert_str_eq(outcome_decide(&f).cause, "monitor_killed");
+    /* It powered itself off behind a write that was refused. */
+    f = (struct outcome_facts){.workload_may_run = true,
+                               .has_status = true,
+                               .ended_by = LIMIT_DISK,
+                               .cause = "power_off"};
+    ck_assert_ptr_null(outcome_decide(&f).cause);
 }
 END_TEST
 
