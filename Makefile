@@ -28,9 +28,11 @@ VERSION := 0.1.0
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes \
 	-Wmissing-prototypes -Wcast-qual -Wimplicit-fallthrough -Werror
 CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE -O2 -g -I. -I$(BUILD)/gen -pthread \
+	-ffunction-sections -fdata-sections \
 	-DMICROSBX_VERSION='"$(VERSION)"' $(WARNINGS)
 HARDENING := -fstack-protector-strong -fPIE
-LDFLAGS_ALL := -pthread -Wl,-z,relro,-z,now -Wl,-z,noexecstack
+LDFLAGS_ALL := -pthread -Wl,-z,relro,-z,now -Wl,-z,noexecstack \
+	-Wl,--gc-sections
 
 ifdef SAN
 CFLAGS_ALL += -fsanitize=address,undefined -fno-sanitize-recover=all \
