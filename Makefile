@@ -56,7 +56,8 @@ LDFLAGS_ALL += $(LDFLAGS)
 BASE_SRC := $(wildcard base/*.c)
 DEVICES_SRC := $(wildcard devices/*.c devices/*/*.c)
 # What harness and monitor share of vmm/: the configuration and the messages.
-VMM_PUBLIC_SRC := vmm/vm_config.c vmm/monitor_proto.c vmm/state_file.c
+VMM_PUBLIC_SRC := vmm/vm_config.c vmm/monitor_proto.c vmm/state_file.c \
+	vmm/segments.c
 VMM_MAIN_SRC := vmm/main.c
 VMM_SRC := $(filter-out $(VMM_PUBLIC_SRC) $(VMM_MAIN_SRC), \
 	$(wildcard vmm/*.c vmm/x86/*.c))

@@ -19,6 +19,7 @@
 __asm__(".include \"tests/vm/bare/guests.S\"\n"
         ".section .rodata\n.code64\n"
         ".include \"tests/vm/bare/snapshot.S\"\n"
+        ".include \"tests/vm/bare/segments.S\"\n"
         ".include \"tests/vm/bare/disk.S\"\n"
         ".include \"tests/vm/bare/msrs.S\"");
 
@@ -56,6 +57,8 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(tick) \
     X(patterns) \
     X(fpu) \
+    X(null_segments) \
+    X(odd_segments) \
     X(generation) \
     X(timer) \
     X(deadline) \

@@ -10,6 +10,7 @@
 #include <zlib.h>
 
 #include "base/num.h"
+#include "vmm/segments.h"
 
 #define MAGIC "MSBXSTA1"
 #define MAGIC_SIZE 8u
@@ -227,7 +228,9 @@ struct part {
     uint32_t len;
 };
 
-static bool is_excepted(const struct part *p, uint32_t offset)
+/* Whether byte `offset`, which differs, may: of both, as far as it matters. */
+static bool is_excepted(const struct part *p, const struct part *other,
+                        uint32_t offset)
 {
     uint32_t at = offset % MSR_ENTRY_SIZE;
 
@@ -236,8 +239,12 @@ static bool is_excepted(const struct part *p, uint32_t offset)
             !strcmp(p->group, exceptions[i].group) &&
             offset - exceptions[i].first < exceptions[i].count)
             return true;
-    if (strcmp(p->tag, STATE_TAG_CPU) != 0 ||
-        strcmp(p->group, STATE_GROUP_MSRS) != 0 || at < 4)
+    if (strcmp(p->tag, STATE_TAG_CPU) != 0)
+        return false;
+    if (strcmp(p->group, STATE_GROUP_SREGS) == 0)
+        return segments_idle_byte(p->bytes, p->len, offset) &&
+               segments_idle_byte(other->bytes, other->len, offset);
+    if (strcmp(p->group, STATE_GROUP_MSRS) != 0 || at < 4)
         return false;
     for (size_t i = 0; i < ARRAY_SIZE(excepted_msrs); i++)
         if (num_get_le32(p->bytes + offset - at) == excepted_msrs[i])
@@ -270,7 +277,7 @@ static int compare_part(const struct part *a, const struct part *b,
     if (a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0)
         return 0;
     for (uint32_t i = 0; i < common; i++)
-        if (a->bytes[i] != b->bytes[i] && !is_excepted(a, i))
+        if (a->bytes[i] != b->bytes[i] && !is_excepted(a, b, i))
             return differs(d, a, index, i);
     return a->len == b->len ? 0 : differs(d, a, index, common);
 }

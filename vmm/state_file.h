@@ -40,6 +40,7 @@
 
 /* Groups that the comparison knows. */
 #define STATE_GROUP_CLOCK "clok" /* of vm: u64 of KVM's clock first */
+#define STATE_GROUP_SREGS "sreg" /* of cpu: segments first (segments.h) */
 #define STATE_GROUP_LAPIC "lapc" /* of cpu: the register page's first 1 KiB */
 #define STATE_GROUP_MSRS "msrs"  /* of cpu: u32 index and u64 value each */
 
@@ -104,7 +105,8 @@ int state_file_expect(struct state_file *f, const char *tag, uint16_t version,
 /*
  * What cannot be the same after a save, a load and a save: the TSC and its
  * deadline (MSRs 0x10 and 0x6e0), KVM's clock, the current count of a LAPIC's
- * timer. Nothing else is excepted.
+ * timer, and what means nothing: attributes of a segment that is unusable in
+ * both states (segments.h). Nothing else is excepted.
  */
 
 /* Where two states differ first. */

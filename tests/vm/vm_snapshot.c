@@ -17,6 +17,7 @@
 #include "base/io.h"
 #include "base/num.h"
 #include "tests/machine_rig.h"
+#include "vmm/segments.h"
 #include "vmm/state_file.h"
 
 #define STATUS_SKIPPED 77
@@ -242,6 +243,164 @@ static bool counters(const struct snapshot_test *t, struct machine_rig *rig)
     return ok && rig_stop(rig);
 }
 
+/* ---- segments ---- */
+
+/* The segment registers of the first vCPU in a state, or NULL. */
+static uint8_t *segments_of(uint8_t *state, size_t len)
+{
+    uint8_t *group = memmem(state, len, STATE_GROUP_SREGS, 4);
+
+    return group ? group + 8 : NULL;
+}
+
+/* What the guest loaded: selector and attributes as a state has them. */
+struct segment_row {
+    uint16_t selector;
+    uint8_t type, present, dpl, db, s, l, g, avl, unusable;
+};
+
+/* CS DS ES FS GS SS TR LDT, as tests/vm/bare/segments.S has them. */
+static const struct segment_row null_rows[SEGMENT_COUNT] = {
+    {0x10, 11, 1, 0, 0, 1, 1, 1, 0, 0}, {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+    {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},     {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+    {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},     {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+    {0, 11, 1, 0, 0, 0, 0, 0, 0, 0},    {0, 0, 0, 0, 0, 0, 0, 0, 0, 1},
+};
+static const struct segment_row odd_rows[SEGMENT_COUNT] = {
+    {0x10, 11, 1, 0, 0, 1, 1, 1, 0, 0}, {0x18, 1, 1, 0, 0, 1, 0, 0, 1, 0},
+    {0x20, 7, 1, 0, 1, 1, 0, 1, 0, 0},  {0x28, 15, 1, 0, 1, 1, 0, 0, 0, 0},
+    {0x33, 3, 1, 3, 0, 1, 0, 0, 0, 0},  {0x38, 7, 1, 0, 1, 1, 0, 1, 0, 0},
+    {0x50, 11, 1, 0, 0, 0, 0, 0, 1, 0}, {0x40, 2, 1, 0, 0, 0, 0, 0, 0, 0},
+};
+
+static bool is_row(const uint8_t *segment, const struct segment_row *row)
+{
+    const uint8_t attributes[] = {row->type, row->present, row->dpl,
+                                  row->db,   row->s,       row->l,
+                                  row->g,    row->avl,     row->unusable};
+
+    return num_get_le16(segment + SEGMENT_SELECTOR) == row->selector &&
+           memcmp(segment + SEGMENT_TYPE, attributes, sizeof(attributes)) == 0;
+}
+
+/* A null SS where KVM interprets: it can be used. TR as KVM makes it: on SVM,
+ * a task of 16 bits. */
+static const struct segment_row interpreted_ss = {0, 3, 1, 0, 1, 1, 0, 1, 0, 0};
+static const struct segment_row svm_tr = {0, 3, 1, 0, 0, 0, 0, 0, 0, 0};
+
+/* In a state every segment is what the guest loaded, or null in one form. */
+static bool segments_saved(const struct snapshot_test *t,
+                           struct machine_rig *rig)
+{
+    bool odd = strcmp(t->guest, "odd_segments") == 0;
+    struct rig_files f;
+    bool ok = snapshot(t, rig, &f);
+    size_t len = 0;
+    uint8_t *state = ok ? rig_read_file(f.state, &len) : NULL;
+    const uint8_t *segment = state ? segments_of(state, len) : NULL;
+
+    ok = segment != NULL;
+    for (unsigned i = 0; ok && i < SEGMENT_COUNT; i++) {
+        const uint8_t *at = segment + i * SEGMENT_SIZE;
+
+        ok = is_row(at, odd ? &odd_rows[i] : &null_rows[i]) ||
+             (!odd && i == 5 && is_row(at, &interpreted_ss)) ||
+             (!odd && i == 6 && is_row(at, &svm_tr));
+        if (!ok)
+            snprintf(rig->why, sizeof(rig->why), "segment %u is another", i);
+    }
+    free(state);
+    rig_files_close(&f);
+    return ok;
+}
+
+/* A state as f's, but with other segments. */
+static bool change_state(struct machine_rig *rig, struct rig_files *f,
+                         void (*change)(uint8_t *segments))
+{
+    size_t len = 0;
+    uint8_t *state = rig_read_file(f->state, &len);
+    uint8_t *segments = state ? segments_of(state, len) : NULL;
+
+    if (!segments) {
+        snprintf(rig->why, sizeof(rig->why), "the state has no segments");
+        free(state);
+        return false;
+    }
+    change(segments);
+    rig_mend_state(state, len);
+    io_close(&f->state);
+    f->state = rig_make_file(state, len);
+    free(state);
+    return true;
+}
+
+/* Null segments as they were saved before they had one form. */
+static void unsettle(uint8_t *segments)
+{
+    static const uint8_t forms[][9] = {{0, 0, 0, 0, 0, 0, 0, 0, 1},
+                                       {1, 0, 0, 1, 1, 0, 1, 0, 1},
+                                       {3, 0, 0, 1, 1, 0, 1, 0, 0}};
+
+    for (unsigned i = 1; i < SEGMENT_COUNT; i++)
+        if (segments[i * SEGMENT_SIZE + SEGMENT_UNUSABLE])
+            memcpy(segments + i * SEGMENT_SIZE + SEGMENT_TYPE, forms[i % 3],
+                   sizeof(forms[0]));
+}
+
+/* Such snapshots are restored, and proven. */
+static bool older_form(const struct snapshot_test *t, struct machine_rig *rig)
+{
+    struct rig_files f;
+    bool ok = snapshot(t, rig, &f) && change_state(rig, &f, unsettle) &&
+              restore(t, rig, &f, false) && rig_proof_holds(rig, &f) &&
+              rig_start(rig) && rig_hear(rig, t->sign, 5) && rig_stop(rig);
+
+    rig_files_close(&f);
+    return ok;
+}
+
+static void change_limit(uint8_t *segments)
+{
+    segments[1 * SEGMENT_SIZE + SEGMENT_LIMIT] ^= 1;
+}
+
+static void change_software_bit(uint8_t *segments)
+{
+    segments[6 * SEGMENT_SIZE + SEGMENT_AVL] ^= 1;
+}
+
+static void change_null(uint8_t *segments)
+{
+    segments[2 * SEGMENT_SIZE + SEGMENT_PRESENT] ^= 1;
+}
+
+/* What is not the machine's does not prove it: no field of a segment that can
+ * be used is passed over. */
+static bool others_found_out(const struct snapshot_test *t,
+                             struct machine_rig *rig)
+{
+    static void (*const changes[])(uint8_t * segments) = {
+        change_limit, change_software_bit, change_null};
+    struct rig_files f;
+    bool ok = snapshot(t, rig, &f) && restore(t, rig, &f, false) &&
+              rig_proof_holds(rig, &f);
+
+    for (size_t i = 0; ok && i < ARRAY_SIZE(changes); i++) {
+        ok = change_state(rig, &f, changes[i]) && !rig_proof_holds(rig, &f) &&
+             strstr(rig->why, "group sreg differs");
+        if (!ok && !rig->why[0])
+            snprintf(rig->why, sizeof(rig->why), "change %zu is not found", i);
+        rig->why[0] = ok ? '\0' : rig->why[0];
+        ok = ok && change_state(rig, &f, changes[i]); /* and back */
+    }
+    ok = ok && rig_proof_holds(rig, &f) && rig_start(rig) && rig_stop(rig);
+    rig_files_close(&f);
+    return ok;
+}
+
+/* ---- the generation id ---- */
+
 /*
  * A new generation id, if it is wanted, and the event that tells of it, come
  * when the guest starts, not before: the proof finds the old one. After each
@@ -286,6 +445,8 @@ static bool same_generation(const struct snapshot_test *t,
     return ok;
 }
 
+/* ---- how much is rolled back ---- */
+
 /*
  * The pages that were written, and no more than a few besides, are put back:
  * one by one, or all by dropping the mapping.
@@ -329,11 +490,17 @@ static const struct snapshot_test tests[] = {
     {"saved, restored", "tick", 1, '.', round_trip},
     {"saved, restored", "patterns", 1, '.', round_trip},
     {"saved, restored", "fpu", 1, '.', round_trip},
+    {"saved, restored", "null_segments", 1, '.', round_trip},
+    {"saved, restored", "odd_segments", 1, '.', round_trip},
     {"saved, restored", "timer", 1, 't', round_trip},
     {"saved, restored", "deadline", 1, 'd', round_trip},
     {"saved, restored", "four_cpus", 4, '.', round_trip},
     {"saved, restored", "reads", 1, '.', round_trip},
     {"saved, restored", "rng_queue", 1, '.', round_trip},
+    {"saved as loaded", "null_segments", 1, '.', segments_saved},
+    {"saved as loaded", "odd_segments", 1, '.', segments_saved},
+    {"saved before", "null_segments", 1, '.', older_form},
+    {"another is not proven", "odd_segments", 1, '.', others_found_out},
     {"saved, goes on", "patterns", 1, '.', goes_on},
     {"saved, goes on", "four_cpus", 4, '.', goes_on},
     {"saved, goes on", "timer", 1, 't', goes_on},
@@ -341,6 +508,7 @@ static const struct snapshot_test tests[] = {
     {"saved, goes on", "reads", 1, '.', goes_on},
     {"saved, goes on", "rng_queue", 1, '.', goes_on},
     {"ten deep", "patterns", 1, '.', ten_deep},
+    {"ten deep", "null_segments", 1, '.', ten_deep},
     {"ten deep", "four_cpus", 4, '.', ten_deep},
     {"ten deep", "timer", 1, 't', ten_deep},
     {"ten deep", "reads", 1, '.', ten_deep},
@@ -351,6 +519,8 @@ static const struct snapshot_test tests[] = {
     {"any moment", "deadline", 1, 'd', any_moment},
     {"rolled back", "tick", 1, '.', rollback},
     {"rolled back", "patterns", 1, '.', rollback},
+    {"rolled back", "null_segments", 1, '.', rollback},
+    {"rolled back", "odd_segments", 1, '.', rollback},
     {"rolled back", "four_cpus", 4, '.', rollback},
     {"rolled back", "timer", 1, 't', rollback},
     {"rolled back", "deadline", 1, 'd', rollback},

@@ -11,6 +11,7 @@
 #include "base/num.h"
 #include "base/state_field.h"
 #include "vmm/kvm.h"
+#include "vmm/segments.h"
 #include "vmm/state_file.h"
 #include "vmm/x86/cpuid.h"
 #include "vmm/x86/vcpu_events.h"
@@ -394,6 +395,7 @@ struct step {
     const struct state_field *fields;
     size_t field_count;
     const char *name;
+    void (*settle)(uint8_t *bytes, size_t len); /* what was saved; or NULL */
     /* ... or these */
     int (*save)(const struct context *c, struct state_writer *w);
     int (*load)(const struct context *c, struct state_reader *r);
@@ -401,11 +403,12 @@ struct step {
 
 #define STRUCT_STEP(tag, get, set, fields, name)                               \
     {                                                                          \
-        tag, false, get, set, fields, ARRAY_SIZE(fields), name, NULL, NULL     \
+        tag, false, get, set, fields, ARRAY_SIZE(fields), name, NULL, NULL,    \
+            NULL                                                               \
     }
 #define OWN_STEP(tag, once, save, load)                                        \
     {                                                                          \
-        tag, once, 0, 0, NULL, 0, NULL, save, load                             \
+        tag, once, 0, 0, NULL, 0, NULL, NULL, save, load                       \
     }
 
 #define GROUP_CPUID "cpid"
@@ -415,7 +418,8 @@ static const struct step steps[] = {
     OWN_STEP(GROUP_CPUID, true, save_cpuid, load_cpuid),
     OWN_STEP("mpst", false, save_mp_state, load_mp_state),
     STRUCT_STEP("regs", KVM_GET_REGS, KVM_SET_REGS, regs_fields, "REGS"),
-    STRUCT_STEP("sreg", KVM_GET_SREGS, KVM_SET_SREGS, sregs_fields, "SREGS"),
+    {STATE_GROUP_SREGS, false, KVM_GET_SREGS, KVM_SET_SREGS, sregs_fields,
+     ARRAY_SIZE(sregs_fields), "SREGS", segments_settle, NULL, NULL},
     OWN_STEP("xsav", false, save_xsave, load_xsave),
     OWN_STEP("xcrs", false, save_xcrs, load_xcrs),
     STRUCT_STEP("dbgr", KVM_GET_DEBUGREGS, KVM_SET_DEBUGREGS, debugregs_fields,
@@ -446,7 +450,7 @@ static int save_step(const struct context *c, const struct step *s,
                      struct state_writer *w)
 {
     union registers regs = {0};
-    size_t begun = state_group_begin(w, s->tag);
+    size_t begun = state_group_begin(w, s->tag), at = w->used;
     int ret;
 
     if (s->save) {
@@ -457,6 +461,8 @@ static int save_step(const struct context *c, const struct step *s,
             fail_step(c, ret, "GET", s->name);
         else
             state_put_fields(w, &regs, s->fields, s->field_count);
+        if (s->settle && w->error == 0)
+            s->settle(w->buf + at, w->used - at);
     }
     state_group_end(w, begun);
     return ret < 0 ? ret : 0;
