@@ -78,6 +78,18 @@ suite_version() {
         awk '/Candidate:/ && $2 != "(none)" { print $2; exit }'
 }
 
+# suite_versions PACKAGES APT_OPTION...: the same for many at once (one word of
+# names): a line each, the name and the version, for those that apt knows.
+suite_versions() {
+    local packages=$1
+
+    shift
+    # shellcheck disable=SC2086 # names, one word each
+    apt-cache "$@" policy $packages 2>/dev/null |
+        awk '/^[^ ]/ { name = $1; sub(/:$/, "", name) }
+            /Candidate:/ && $2 != "(none)" { print name, $2 }'
+}
+
 # suite_unpack WORK OUT PACKAGES APT_OPTION...: download PACKAGES (one word of
 # names) into the directory WORK and lay them out in OUT.
 suite_unpack() {
