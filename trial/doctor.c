@@ -44,15 +44,17 @@ static void add(struct doctor *d, enum finding_level level, const char *name,
 
 static void look_at_host(struct doctor *d)
 {
+    const char *emulator = host_emulator();
     char model[64];
 
     host_cpu_model(model, sizeof(model));
     add(d, FINDING_OK, "cpu", NULL, "%s", model);
-    if (host_is_emulated())
+    if (emulator)
         add(d, FINDING_NOTE, "host",
             "use it for tests only; measure on hardware",
-            "this host's CPU is emulated (QEMU TCG): times are not "
-            "representative");
+            "this host's CPU is emulated (%s): times are not "
+            "representative",
+            emulator);
     else
         add(d, FINDING_OK, "host", NULL, "native: its CPU is not emulated");
 }

@@ -16,21 +16,6 @@
 #define CPUID_HYPERVISOR 0x40000000u
 #define CPUID_ECX_HYPERVISOR (1u << 31)
 
-bool host_is_emulated(void)
-{
-    uint32_t eax, ebx, ecx, edx;
-    char vendor[13] = "";
-
-    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) ||
-        !(ecx & CPUID_ECX_HYPERVISOR))
-        return false;
-    __cpuid(CPUID_HYPERVISOR, eax, ebx, ecx, edx);
-    memcpy(vendor, &ebx, 4);
-    memcpy(vendor + 4, &ecx, 4);
-    memcpy(vendor + 8, &edx, 4);
-    return strcmp(vendor, "TCGTCGTCGTCG") == 0;
-}
-
 int host_read_line(const char *path, char *buf, size_t size)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -46,6 +31,48 @@ int host_read_line(const char *path, char *buf, size_t size)
     buf[n] = '\0';
     buf[strcspn(buf, "\n")] = '\0';
     return 0;
+}
+
+/* The emulator says who it is in CPUID leaf 0x40000000. */
+static bool is_tcg(void)
+{
+    uint32_t eax, ebx, ecx, edx;
+    char vendor[13] = "";
+
+    __cpuid(CPUID_HYPERVISOR, eax, ebx, ecx, edx);
+    memcpy(vendor, &ebx, 4);
+    memcpy(vendor + 4, &ecx, 4);
+    memcpy(vendor + 8, &edx, 4);
+    return strcmp(vendor, "TCGTCGTCGTCG") == 0;
+}
+
+/*
+ * Bochs' CPUID is that of a real processor to the last bit, so it is told by
+ * its BIOS. (QEMU's ACPI tables name Bochs, too; its DMI does not.)
+ */
+static bool is_bochs(void)
+{
+    char vendor[32];
+
+    return host_read_line("/sys/class/dmi/id/sys_vendor", vendor,
+                          sizeof(vendor)) == 0 &&
+           strncmp(vendor, "Bochs", 5) == 0;
+}
+
+const char *host_emulator(void)
+{
+    uint32_t eax, ebx, ecx, edx;
+
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx))
+        return NULL;
+    if (ecx & CPUID_ECX_HYPERVISOR)
+        return is_tcg() ? "QEMU TCG" : NULL;
+    return is_bochs() ? "Bochs" : NULL;
+}
+
+bool host_is_emulated(void)
+{
+    return host_emulator() != NULL;
 }
 
 bool host_has_smt(void)

@@ -7,10 +7,11 @@
 #include <stddef.h>
 
 /*
- * True inside the emulated host of scripts/kvmhost, or any other machine whose
- * own CPU is emulated by QEMU's TCG (it says so in CPUID leaf 0x40000000):
- * times measured there are not representative.
+ * Who emulates this host's CPU: "QEMU TCG" (as in scripts/kvmhost), "Bochs" (as
+ * in scripts/vmxhost); NULL if nobody known does. Times measured in an emulated
+ * host are not representative.
  */
+const char *host_emulator(void);
 bool host_is_emulated(void);
 
 /* True if hardware threads share cores (side channels between trials). */
