@@ -79,7 +79,8 @@ objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 ALL_SRC := $(BASE_SRC) $(DEVICES_SRC) $(VMM_PUBLIC_SRC) $(VMM_MAIN_SRC) \
 	$(VMM_SRC) $(TRIAL_SRC) $(CLI_SRC) $(GUEST_PUBLIC_SRC) \
 	$(GUEST_MAIN_SRC) $(GUEST_SRC) $(TEST_HELPER_SRC) $(UNIT_SRC) \
-	$(FUZZ_SRC) $(VMTEST_SRC) $(BENCH_SRC) $(BENCH_HELPER_SRC)
+	$(FUZZ_SRC) $(VMTEST_SRC) $(BENCH_SRC) $(BENCH_HELPER_SRC) \
+	scripts/kvmhost-pty.c
 
 LIBBASE := $(BUILD)/lib/libbase.a
 LIBDEVICES := $(BUILD)/lib/libdevices.a
@@ -96,6 +97,8 @@ HARNESS_LIBS := -ljansson -lcrypto -lz -lm
 CHECK_LIBS := -lcheck -lsubunit -lm -lrt
 
 PROGRAMS := $(BUILD)/microsbx $(BUILD)/microsbx-vmm $(BUILD)/agent
+# Of scripts/kvmhost, which makes it when it wants it.
+KVMHOST_PTY := $(BUILD)/kvmhost-pty
 UNIT_TESTS := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(UNIT_SRC))
 VM_TESTS := $(patsubst tests/vm/%.c,$(BUILD)/tests/vm/%,$(VMTEST_SRC))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(FUZZ_SRC))
@@ -107,7 +110,7 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: programs
+all: programs $(KVMHOST_PTY)
 programs: $(PROGRAMS)
 tests: $(UNIT_TESTS) $(VM_TESTS)
 benches: $(BENCHES)
@@ -165,6 +168,10 @@ $(BUILD)/agent: $(call objects,$(GUEST_MAIN_SRC)) $(LIBGUEST) $(LIBPROTO)
 ifndef SAN
 	$(Q)strip $@
 endif
+
+$(KVMHOST_PTY): $(call objects,scripts/kvmhost-pty.c)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(LDFLAGS_ALL) $(STATIC) -o $@ $^
 
 TEST_LIBS := $(LIBTESTS) $(LIBCLI) $(LIBTRIAL) $(LIBVMM) $(LIBVMMPUBLIC) \
 	$(LIBGUEST) $(LIBPROTO) $(LIBDEVICES) $(LIBBASE)

@@ -26,8 +26,7 @@ class Console:
 
     def __init__(self, command):
         self.master, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ,
-                    struct.pack("HHHH", 40, 100, 0, 0))
+        self.resize(40, 100)
         self.before = termios.tcgetattr(self.slave)
         self.seen = b""
         self.pid = os.fork()
@@ -39,6 +38,10 @@ class Console:
             os.closerange(3, 100)
             os.environ["TERM"] = "xterm"
             os.execv(command[0], command)
+
+    def resize(self, rows, columns):
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ,
+                    struct.pack("HHHH", rows, columns, 0, 0))
 
     def turn(self, seconds):
         if select.select([self.master], [], [], seconds)[0]:
@@ -83,6 +86,12 @@ class Console:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         return None
+
+    def hang_up(self):
+        """Closes the terminal, as a window that is closed does."""
+        os.close(self.slave)
+        os.close(self.master)
+        self.master = -1
 
     def is_restored(self):
         return termios.tcgetattr(self.slave) == self.before
@@ -136,9 +145,7 @@ def dead_terminal(command):
     c = Console(command)
     c.wait_raw()
     time.sleep(0.5)
-    os.close(c.slave)
-    os.close(c.master)
-    c.master = -1
+    c.hang_up()
     status = c.end()
     say("a dead terminal ends boot with status 130", status == 130, status)
 
@@ -157,8 +164,7 @@ def terminal(command):
                            "stty size; tty; read x; stty size; exit 5"])
     say("run -t has the window's size", c.wait_for(rb"40 100"), c.seen)
     say("and a terminal", c.wait_for(rb"/dev/pts/\d"), c.seen)
-    fcntl.ioctl(c.master, termios.TIOCSWINSZ,
-                struct.pack("HHHH", 50, 120, 0, 0))
+    c.resize(50, 120)
     time.sleep(1)
     c.type(b"\r")
     say("a new size reaches it", c.wait_for(rb"50 120"), c.seen)
