@@ -48,15 +48,15 @@ static bool is_tcg(void)
 
 /*
  * Bochs' CPUID is that of a real processor to the last bit, so it is told by
- * its BIOS. (QEMU's ACPI tables name Bochs, too; its DMI does not.)
+ * its BIOS. (QEMU's ACPI tables name Bochs, too; its SMBIOS does not.)
  */
 static bool is_bochs(void)
 {
     char vendor[32];
 
-    return host_read_line("/sys/class/dmi/id/sys_vendor", vendor,
+    return host_read_line("/sys/class/dmi/id/bios_vendor", vendor,
                           sizeof(vendor)) == 0 &&
-           strncmp(vendor, "Bochs", 5) == 0;
+           strcmp(vendor, "The Bochs Project") == 0;
 }
 
 const char *host_emulator(void)
