@@ -2,12 +2,12 @@
 /*
  * Trying XSETBV; see the header.
  *
- * QEMU's emulation of SVM is the known case: it does not intercept XSETBV, so
- * the guest's value never reaches KVM and is gone at the next exit. KVM's
- * ioctls cannot tell: KVM_SET_XCRS and KVM_GET_XCRS agree with each other
- * there. Only a guest that sets XCR0 and exits shows whether KVM saw it. That
- * costs a virtual machine, so it is not done on hardware, where XSETBV always
- * exits.
+ * The emulation of SVM by QEMU before version 10 (seen with 7.2, not with 10.0)
+ * is the known case: it does not intercept XSETBV, so the guest's value never
+ * reaches KVM and is gone at the next exit. KVM's ioctls cannot tell:
+ * KVM_SET_XCRS and KVM_GET_XCRS agree with each other there. Only a guest that
+ * sets XCR0 and exits shows whether KVM saw it. That costs a virtual machine,
+ * so it is not done on hardware, where XSETBV always exits.
  */
 #include "vmm/x86/xcr0.h"
 
