@@ -59,6 +59,10 @@ __asm__(".include \"tests/vm/bare/guests.S\"\n"
     X(fpu) \
     X(null_segments) \
     X(odd_segments) \
+    X(ymm) \
+    X(zmm) \
+    X(pkru) \
+    X(extended) \
     X(generation) \
     X(timer) \
     X(deadline) \

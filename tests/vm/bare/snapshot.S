@@ -219,6 +219,147 @@ GUEST fpu
     POWER_OFF
 END_GUEST fpu
 
+/*
+ * Extended state: the components that WANTED names (bits of XCR0) and the CPU
+ * offers hold patterns, and so does XCR0. Found as they were by looking at the
+ * registers themselves: what XSAVE says of them is KVM's way, too. Prints '-'
+ * and ends if there is not all that NEEDED names, or nothing at all.
+ */
+    .set XCR0_SSE, 0x3
+    .set XCR0_AVX, 0x4
+    .set XCR0_AVX512, 0xe0
+    .set XCR0_PKRU, 0x200
+    .set PKRU_PATTERN, 0x5a96c3f0
+
+    .macro FOR_UPPER what
+    .irp number, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
+    \what \number
+    .endr
+    .endm
+
+    .macro FOR_MASKS what
+    .irp number, 0, 1, 2, 3, 4, 5, 6, 7
+    \what \number
+    .endr
+    .endm
+
+    .macro LOAD_YMM number
+    vmovups 7f + \number * 32(%rip), %ymm\number
+    .endm
+
+    .macro STORE_YMM number
+    vmovups %ymm\number, \number * 32(%rdi)
+    .endm
+
+    .macro LOAD_ZMM number
+    vmovups 7f + \number * 64(%rip), %zmm\number
+    .endm
+
+    .macro STORE_ZMM number
+    vmovups %zmm\number, \number * 64(%rdi)
+    .endm
+
+    .macro LOAD_MASK number
+    movl $(0xa35c + \number * 0x0b17), %eax
+    kmovw %eax, %k\number
+    .endm
+
+    .macro CHECK_MASK number
+    kmovw %k\number, %eax
+    cmpl $(0xa35c + \number * 0x0b17), %eax
+    jne 9f
+    .endm
+
+    .macro GUEST_EXTENDED name, wanted, needed
+GUEST \name
+    movl $1, %eax
+    cpuid
+    btl $26, %ecx /* XSAVE */
+    jnc 8f
+    movl $0xd, %eax
+    xorl %ecx, %ecx
+    cpuid
+    andl $\wanted, %eax
+    jz 8f
+    movl %eax, %ecx
+    andl $\needed, %ecx
+    cmpl $\needed, %ecx
+    jne 8f
+    orl $XCR0_SSE, %eax
+    movl %eax, %r8d
+    movq %cr4, %rax
+    orl $0x40200, %eax /* OSXSAVE, OSFXSR */
+    btl $9, %r8d
+    jnc 1f
+    orl $0x400000, %eax /* PKE */
+1:  movq %rax, %cr4
+    movl %r8d, %eax
+    xorl %ecx, %ecx
+    xorl %edx, %edx
+    xsetbv
+    btl $9, %r8d
+    jnc 1f
+    movl $PKRU_PATTERN, %eax
+    wrpkru
+1:  btl $2, %r8d
+    jnc 3f
+    FOR_SSE LOAD_YMM
+    btl $5, %r8d
+    jnc 3f
+    FOR_SSE LOAD_ZMM
+    FOR_UPPER LOAD_ZMM
+    FOR_MASKS LOAD_MASK
+3:  movl $500, %ebp
+2:  decl %ebp
+    jnz 2b
+    xorl %ecx, %ecx
+    xgetbv
+    cmpl %r8d, %eax
+    jne 9f
+    btl $9, %r8d
+    jnc 1f
+    rdpkru
+    cmpl $PKRU_PATTERN, %eax
+    jne 9f
+1:  btl $2, %r8d
+    jnc 4f
+    movl $WORK, %edi
+    leaq 7f(%rip), %rsi
+    cld
+    btl $5, %r8d
+    jc 1f
+    FOR_SSE STORE_YMM
+    movl $(16 * 32 / 8), %ecx
+    repe cmpsq
+    jne 9f
+    jmp 4f
+1:  FOR_SSE STORE_ZMM
+    FOR_UPPER STORE_ZMM
+    movl $(32 * 64 / 8), %ecx
+    repe cmpsq
+    jne 9f
+    FOR_MASKS CHECK_MASK
+4:  PUT '.'
+    jmp 3b
+8:  PUT '-'
+    POWER_OFF
+9:  PUT 'X'
+    POWER_OFF
+    .balign 64
+7:
+    .set pattern, 0x2f6e1d85
+    .rept 32 * 64 / 4
+    .long pattern
+    .set pattern, (pattern * 0x19660d + 0x3c6ef35f) & 0xffffffff
+    .endr
+END_GUEST \name
+    .endm
+
+    GUEST_EXTENDED ymm, XCR0_AVX, XCR0_AVX
+    GUEST_EXTENDED zmm, (XCR0_AVX | XCR0_AVX512), (XCR0_AVX | XCR0_AVX512)
+    GUEST_EXTENDED pkru, XCR0_PKRU, XCR0_PKRU
+    GUEST_EXTENDED extended, (XCR0_AVX | XCR0_AVX512 | XCR0_PKRU), 0
+
 /* An interrupt gate for VECTOR that leads to label 1, and the LAPIC on. */
     .macro SETUP_GATE
     movl $IDT, %edi
