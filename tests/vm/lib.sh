@@ -147,6 +147,18 @@ ended() {
 
 digest() { sha256sum "$1" | cut -d' ' -f1; }
 
+# guest_program NAME: tests/vm/guest/NAME.c as $work/NAME, for any Linux guest.
+guest_program() {
+    local source=tests/vm/guest/$1.c program=$build/tests/vm/$1
+    if [ "$source" -nt "$program" ]; then
+        mkdir -p "${program%/*}"
+        "${CC:-gcc}" -std=gnu11 -D_GNU_SOURCE -O1 -Wall -Wextra -Werror \
+            -static -o "$program.$$" "$source" &&
+            mv "$program.$$" "$program" || exit 1
+    fi
+    cp "$program" "$work/$1"
+}
+
 # --- machines of our own ------------------------------------------------------
 
 # The initrd whose init is tests/vm/guest/hostile_agent.c: $hostile_initrd.
