@@ -92,7 +92,7 @@ static void judge_probe(struct doctor *d, const struct monitor_probe *p)
     else if (p->cpl0_instructions_per_second < FITNESS_CPL0_MIN)
         add(d, FINDING_FAIL, "guest_kernel",
             "use a host with VT-x or AMD-V, or the emulated host: "
-            "scripts/kvmhost -- COMMAND",
+            "scripts/kvmhost -i -- COMMAND",
             "guest kernel code is interpreted: %.1f million instructions a "
             "second",
             rate);

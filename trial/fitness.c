@@ -12,7 +12,7 @@
 
 static const char REMEDY[] =
     "run microsbx doctor for details; use a host with VT-x or AMD-V, or run "
-    "inside the emulated host: scripts/kvmhost -- COMMAND";
+    "inside the emulated host: scripts/kvmhost -i -- COMMAND";
 
 static bool unfit(struct failure *f, const char *why)
 {
