@@ -4,6 +4,7 @@
 #   make demo       install what is missing, build, run the example
 #   make check      all tests; ends with "N passed, N failed, N skipped"
 #   make check-long the same, and what takes too long for every run
+#   make check-host try this very host, and write what it is into one file
 #   make lint fuzz bench kernels images install clean
 #
 # Sources are picked up by folder, one library per folder. Variants build
@@ -106,7 +107,7 @@ BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(BENCH_SRC))
 
 # ---- targets -------------------------------------------------------------
 .PHONY: all programs tests benches fuzzers fuzz-programs demo check check-long \
-	lint fuzz bench kernels images install clean deps
+	check-host lint fuzz bench kernels images install clean deps
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -222,6 +223,10 @@ check:
 check-long:
 	@scripts/deps
 	@tests/run lint unit sanitized clang fuzz bare images guests long
+
+check-host:
+	@scripts/deps build check image
+	@scripts/check-host
 
 demo:
 	@scripts/deps build image emulate
