@@ -375,6 +375,24 @@ static bool older_form(const struct snapshot_test *t, struct machine_rig *rig)
     return ok;
 }
 
+/* 0: the same; 1: segments differ, and nothing before them; else -1. */
+static int compare_states(const struct rig_files *a, const struct rig_files *b)
+{
+    size_t a_len = 0, b_len = 0;
+    uint8_t *a_state = rig_read_file(a->state, &a_len);
+    uint8_t *b_state = rig_read_file(b->state, &b_len);
+    struct state_difference d = {0};
+    int ret = -1;
+
+    if (a_state && b_state)
+        ret = state_file_compare(a_state, a_len, b_state, b_len, &d);
+    if (ret == 1 && strcmp(d.group, STATE_GROUP_SREGS) != 0)
+        ret = -1;
+    free(a_state);
+    free(b_state);
+    return ret;
+}
+
 static void change_limit(uint8_t *segments)
 {
     segments[1 * SEGMENT_SIZE + SEGMENT_LIMIT] ^= 1;
@@ -390,28 +408,30 @@ static void change_null(uint8_t *segments)
     segments[2 * SEGMENT_SIZE + SEGMENT_PRESENT] ^= 1;
 }
 
-/* What is not the machine's does not prove it: no field of a segment that can
- * be used is passed over. */
+/* A machine's own state does not prove one with another segment, whichever
+ * field it is: only what is null in both is passed over. */
 static bool others_found_out(const struct snapshot_test *t,
                              struct machine_rig *rig)
 {
     static void (*const changes[])(uint8_t * segments) = {
         change_limit, change_software_bit, change_null};
-    struct rig_files f;
-    bool ok = snapshot(t, rig, &f) && restore(t, rig, &f, false) &&
-              rig_proof_holds(rig, &f);
+    struct rig_files f, proven;
+    bool ok = snapshot(t, rig, &f) && restore(t, rig, &f, false);
 
+    rig_files_open(&proven, 0);
+    ok = ok && rig_prove(rig, proven.state, proven.memory) &&
+         compare_states(&f, &proven) == 0;
     for (size_t i = 0; ok && i < ARRAY_SIZE(changes); i++) {
-        ok = change_state(rig, &f, changes[i]) && !rig_proof_holds(rig, &f) &&
-             strstr(rig->why, "group sreg differs");
+        ok = change_state(rig, &f, changes[i]) &&
+             compare_states(&f, &proven) == 1 &&
+             change_state(rig, &f, changes[i]) &&
+             compare_states(&f, &proven) == 0;
         if (!ok && !rig->why[0])
             snprintf(rig->why, sizeof(rig->why), "change %zu is not found", i);
-        rig->why[0] = ok ? '\0' : rig->why[0];
-        ok = ok && change_state(rig, &f, changes[i]); /* and back */
     }
-    ok = ok && rig_proof_holds(rig, &f) && rig_start(rig) && rig_stop(rig);
     rig_files_close(&f);
-    return ok;
+    rig_files_close(&proven);
+    return ok && rig_start(rig) && rig_stop(rig);
 }
 
 /* ---- the generation id ---- */
@@ -528,7 +548,6 @@ static const struct snapshot_test tests[] = {
     {"saved, goes on", "reads", 1, '.', goes_on},
     {"saved, goes on", "rng_queue", 1, '.', goes_on},
     {"ten deep", "patterns", 1, '.', ten_deep},
-    {"ten deep", "null_segments", 1, '.', ten_deep},
     {"ten deep", "extended", 1, '.', ten_deep},
     {"ten deep", "four_cpus", 4, '.', ten_deep},
     {"ten deep", "timer", 1, 't', ten_deep},
@@ -542,7 +561,6 @@ static const struct snapshot_test tests[] = {
     {"rolled back", "tick", 1, '.', rollback},
     {"rolled back", "patterns", 1, '.', rollback},
     {"rolled back", "null_segments", 1, '.', rollback},
-    {"rolled back", "odd_segments", 1, '.', rollback},
     {"rolled back", "extended", 1, '.', rollback},
     {"rolled back", "four_cpus", 4, '.', rollback},
     {"rolled back", "timer", 1, 't', rollback},
