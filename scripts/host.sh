@@ -54,6 +54,12 @@ extract_vmlinux() {
         die "unpacking $image gave the wrong size"
 }
 
+# Not compressed: reading a few megabytes more costs nothing, unpacking them
+# under emulation does.
+pack_directory() {
+    (cd "$1" && find . | cpio -o -H newc --quiet) >"$2"
+}
+
 # The modules and all they depend on, in loading order.
 pack_initrd() {
     local kernel=$1 output=$2 release module file
@@ -71,9 +77,7 @@ pack_initrd() {
             cp "$file" "$work/initrd/modules"
             echo "${file##*/}" >>"$work/initrd/modules/order"
         done
-    # Not compressed: reading a few megabytes more costs nothing, unpacking
-    # them under emulation does.
-    (cd "$work/initrd" && find . | cpio -o -H newc --quiet) >"$output"
+    pack_directory "$work/initrd" "$output"
 }
 
 # Build $cache/NAME in a directory of its own; one rename publishes it, so two

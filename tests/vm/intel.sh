@@ -7,7 +7,8 @@ failed=0
 minimal=${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/kernels/minimal/vmlinux
 
 # on_intel_host SECONDS ARGUMENT...: unless this is the emulated Intel host, go
-# on there; end with 77 and the reason where it cannot be had.
+# on there; end with 77 and the reason where it cannot be had. There is no
+# compiler there: what guests run is made before.
 on_intel_host() {
     local seconds=$1 bochs
     shift
@@ -16,6 +17,7 @@ on_intel_host() {
         echo "${bochs##*$'\n'}"
         exit 77
     }
+    (. tests/vm/lib.sh && guest_program registers) || exit 1
     exec scripts/vmxhost -t "$seconds" -- "$0" "$@"
 }
 
@@ -46,16 +48,15 @@ has() {
 # program NAME COMMAND...: one that counts its tests itself; that it ends badly
 # without saying so is a failure, too.
 program() {
-    local name=$1 began=$SECONDS status said
+    local name=$1 began=$SECONDS status
     shift
-    said=$("$@" 2>&1 </dev/null)
-    status=$?
-    printf '%s\n' "$said"
+    "$@" 2>&1 </dev/null | tee /tmp/said
+    status=${PIPESTATUS[0]}
     echo "# $name ended with $status after $((SECONDS - began)) s of this host's"
     [ $status != 0 ] || return 0
     failed=1
     grep -qE '^not ok - |^[0-9]+%: Checks: .*(Failures: [1-9]|Errors: [1-9])' \
-        <<<"$said" || echo "not ok - $name: it ended with status $status"
+        /tmp/said || echo "not ok - $name: it ended with status $status"
 }
 
 # run_parts PART... -- ARGUMENT...: those named by the arguments, or all.

@@ -22,10 +22,15 @@
     .set TRAMPOLINE, 0x10000
     .set MAILBOX, 0x11000
 
+    /*
+     * With interrupts on, though there are none: Bochs' VT-x never takes the
+     * processor from a guest that has them off and does not exit.
+     */
     .macro GUEST name
     .balign 16
     .globl bare_\name
 bare_\name:
+    sti
     .endm
 
     .macro END_GUEST name

@@ -362,6 +362,7 @@ END_GUEST \name
 
 /* An interrupt gate for VECTOR that leads to label 1, and the LAPIC on. */
     .macro SETUP_GATE
+    cli
     movl $IDT, %edi
     leaq 1f(%rip), %rax
     movw %ax, VECTOR * 16(%rdi)
@@ -499,6 +500,7 @@ GUEST four_cpus
     notl %edi
     movl %esi, %ebp
     xorl $0x5a5a5a5a, %ebp
+    sti
 6:  incl %esi
     decl %edi
     movl %esi, %ebp
