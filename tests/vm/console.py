@@ -32,6 +32,10 @@ class Console:
         self.pid = os.fork()
         if self.pid == 0:
             os.setsid()
+            # A shell in the background ignores SIGINT, but no person's does.
+            for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT,
+                           signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
             for fd in range(3):
                 os.dup2(self.slave, fd)
