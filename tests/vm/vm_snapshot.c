@@ -402,12 +402,12 @@ static void change_limit(uint8_t *segments)
 
 static void change_software_bit(uint8_t *segments)
 {
-    segments[6 * SEGMENT_SIZE + SEGMENT_AVL] ^= 1;
+    segments[2 * SEGMENT_SIZE + SEGMENT_AVL] ^= 1;
 }
 
 static void change_null(uint8_t *segments)
 {
-    segments[2 * SEGMENT_SIZE + SEGMENT_PRESENT] ^= 1;
+    segments[4 * SEGMENT_SIZE + SEGMENT_PRESENT] ^= 1;
 }
 
 /* A machine's own state does not prove one with another segment, whichever
