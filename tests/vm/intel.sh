@@ -6,11 +6,11 @@
 failed=0
 minimal=${XDG_CACHE_HOME:-$HOME/.cache}/microsbx/kernels/minimal/vmlinux
 
-# on_intel_host SECONDS ARGUMENT...: unless this is the emulated Intel host, go
-# on there; end with 77 and the reason where it cannot be had. There is no
+# on_intel_host SECONDS ARGUMENT...: unless this is the emulated Intel host, do
+# all there; end with 77 and the reason where it cannot be had. There is no
 # compiler there: what guests run is made before.
 on_intel_host() {
-    local seconds=$1 bochs
+    local seconds=$1 bochs status
     shift
     [ -z "${VMXHOST-}" ] || return 0
     bochs=$(scripts/packages bochs 2>&1) || {
@@ -18,7 +18,19 @@ on_intel_host() {
         exit 77
     }
     (. tests/vm/lib.sh && guest_program registers) || exit 1
-    exec scripts/vmxhost -t "$seconds" -- "$0" "$@"
+    outside=$(mktemp -d "${TMPDIR:-/tmp}/intel.XXXXXX") || exit 1
+    trap 'rm -rf "$outside"' EXIT
+    ! declare -F test_manners >/dev/null || test_manners
+    TMPDIR=$outside scripts/vmxhost -t "$seconds" -- "$0" "$@"
+    status=$?
+    is "nothing is left of the emulated Intel host" "$(left_outside)" ""
+    exit $((status > failed ? status : failed))
+}
+
+# Processes and files of emulated Intel hosts that have their files in $outside.
+left_outside() {
+    grep -lsaF "$outside" /proc/[0-9]*/cmdline
+    ls "$outside"
 }
 
 # is NAME GOT WANTED
