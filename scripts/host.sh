@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # scripts/host.sh: kernel and initrd of an emulated host, made once and kept in
-# the cache. For scripts/kvmhost and scripts/vmxhost to source, which define
-# "die MESSAGE..." and
+# the cache, and what else scripts/kvmhost and scripts/vmxhost do alike. For
+# these to source; they define "die MESSAGE..." and
 #
 #   me         the script's name, for messages
 #   here, top  the folder of scripts, and the project's
@@ -136,6 +136,44 @@ find_host() {
     ln -sfn "$name" "$latest.$$"
     mv -T "$latest.$$" "$latest"
     host=$latest
+}
+
+# Export statements for what the command is to find in its environment; the
+# arguments are more of them.
+print_environment() {
+    local name
+
+    echo "export KVMHOST=1 $*"
+    for name in HOME PATH XDG_CACHE_HOME "${!MICROSBX_@}" \
+        ${KVMHOST_ENV:-}; do
+        [ -z "${!name+set}" ] || printf 'export %s=%q\n' "$name" "${!name}"
+    done
+}
+
+# Set $status when it arrives on descriptor 3.  Otherwise set $reason: the time
+# $timeout is over (0: never), or the emulator is gone.  Looks once a second
+# whether the readers of our output, $copiers, are still there.
+await_status() {
+    local deadline=$((SECONDS + timeout)) pid ret line='' part
+
+    while [ "$timeout" = 0 ] || [ $SECONDS -lt $deadline ]; do
+        ret=0
+        # When its time is over, read may have taken half of the line.
+        read -r -t 1 part <&3 || ret=$?
+        line+=$part
+        if [ $ret = 0 ]; then
+            status=${line%$'\r'}
+            return
+        fi
+        if [ $ret -le 128 ]; then
+            reason="it ended without a status"
+            return
+        fi
+        for pid in $copiers; do
+            kill -0 "$pid" 2>/dev/null || wait "$pid" || exit 141
+        done
+    done
+    reason="no end after $timeout seconds"
 }
 
 # The value of an option that takes a number from 1 to MAX.
