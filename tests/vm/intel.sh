@@ -19,10 +19,15 @@ on_intel_host() {
     }
     (. tests/vm/lib.sh && guest_program registers) || exit 1
     outside=$(mktemp -d "${TMPDIR:-/tmp}/intel.XXXXXX") || exit 1
-    trap 'rm -rf "$outside"' EXIT
+    shared=$(mktemp -d "${TMPDIR:-/tmp}/intel.XXXXXX") || exit 1
+    trap 'rm -rf "$outside" "$shared"' EXIT
     ! declare -F test_manners >/dev/null || test_manners
-    TMPDIR=$outside scripts/vmxhost -t "$seconds" -- "$0" "$@"
+    echo "there and back" >"$shared/given"
+    MICROSBX_TEST_GIVEN=$shared/given TMPDIR=$outside scripts/vmxhost \
+        -t "$seconds" -x "$shared/given" -o "$shared/left" -- "$0" "$@"
     status=$?
+    is "a file goes there and back" "$(cat "$shared/left/given")" \
+        "there and back"
     is "nothing is left of the emulated Intel host" "$(left_outside)" ""
     exit $((status > failed ? status : failed))
 }
@@ -81,5 +86,6 @@ run_parts() {
     shift
     [ $# -gt 0 ] || set -- "${parts[@]}"
     for part in "$@"; do "test_$part"; done
+    cp "$MICROSBX_TEST_GIVEN" /out
     exit $failed
 }
